@@ -1,0 +1,529 @@
+#include "stream/stream.h"
+#include "base/clock.h"
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#define HIGH_WATER_DEFAULT ((size_t)64 * 1024)
+#define MAX_BYTES_DEFAULT ((size_t)8 * 1024 * 1024)
+#define BLOCK_SMALL ((size_t)4096)
+#define BLOCK_LARGE ((size_t)16384)
+#define JSON_TAIL ((size_t)8192)
+#define HEADS_CACHED 64
+
+struct chunk {
+    atomic_uint refs;
+    struct chunk *next;   /* in the stream; the list's owner is the stream's thread */
+    uint64_t start;       /* offset of the first byte in the stream */
+    struct span bytes;    /* what is visible so far */
+    size_t cap;           /* allocated bytes, which limits count */
+    h2o_buffer_t *buffer; /* the producer's buffer, belonging to this thread; NULL: `bytes.base` is malloc'ed */
+};
+
+struct stream {
+    unsigned refs; /* producer, subscribers, and whoever is inside a call */
+    enum stream_state state;
+    enum stream_failure failure;
+    char *message;
+    struct stream_settings settings;
+    struct stream_producer producer;
+    struct stream_subscriber *subscribers;
+    unsigned subscriber_count;
+    struct chunk *head, *tail;
+    size_t held; /* allocated bytes of all chunks in the list */
+    bool keeping;
+    bool appending;
+    bool paused;
+    struct sse_scanner sse;
+    struct stream_facts facts;
+    char *json_tail; /* the last bytes of a JSON document */
+    size_t json_tail_len;
+};
+
+static __thread struct chunk *free_heads;
+static __thread unsigned free_head_count;
+
+/* ---- chunks ---- */
+
+static struct chunk *chunk_create(void)
+{
+    struct chunk *chunk = free_heads;
+    if (chunk != NULL) {
+        free_heads = chunk->next;
+        free_head_count--;
+    } else {
+        chunk = h2o_mem_alloc(sizeof(*chunk));
+    }
+    *chunk = (struct chunk){.refs = 1};
+    return chunk;
+}
+
+static struct chunk *chunk_create_block(size_t cap)
+{
+    struct chunk *chunk = chunk_create();
+    chunk->bytes.base = h2o_mem_alloc(cap);
+    chunk->cap = cap;
+    return chunk;
+}
+
+void chunk_release(struct chunk *chunk)
+{
+    if (atomic_fetch_sub_explicit(&chunk->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    if (chunk->buffer != NULL)
+        h2o_buffer_dispose(&chunk->buffer);
+    else
+        free((char *)chunk->bytes.base);
+    if (free_head_count < HEADS_CACHED) {
+        chunk->next = free_heads;
+        free_heads = chunk;
+        free_head_count++;
+    } else {
+        free(chunk);
+    }
+}
+
+struct chunk *chunk_retain(const struct slice *slice, struct span *bytes)
+{
+    if (slice->chunk->buffer == NULL) {
+        atomic_fetch_add_explicit(&slice->chunk->refs, 1, memory_order_relaxed);
+        *bytes = slice->bytes;
+        return slice->chunk;
+    }
+    struct chunk *copy = chunk_create_block(slice->bytes.len);
+    memcpy((char *)copy->bytes.base, slice->bytes.base, slice->bytes.len);
+    copy->bytes.len = slice->bytes.len;
+    *bytes = copy->bytes;
+    return copy;
+}
+
+/* ---- life ---- */
+
+struct stream *stream_create(const struct stream_settings *settings, const struct stream_producer *producer)
+{
+    struct stream *stream = h2o_mem_alloc(sizeof(*stream));
+    *stream = (struct stream){.refs = 1, .settings = *settings, .producer = *producer};
+    if (stream->settings.dialect == NULL)
+        stream->settings.dialect = dialect_get(DIALECT_NONE);
+    if (stream->settings.high_water == 0)
+        stream->settings.high_water = HIGH_WATER_DEFAULT;
+    if (stream->settings.max_bytes == 0)
+        stream->settings.max_bytes = MAX_BYTES_DEFAULT;
+    stream->keeping = settings->keep_bytes != 0;
+    if (settings->sse)
+        sse_scanner_init(&stream->sse, 0);
+    return stream;
+}
+
+static void stream_unref(struct stream *stream)
+{
+    assert(stream->refs != 0);
+    if (--stream->refs != 0)
+        return;
+    assert(stream->subscribers == NULL);
+    while (stream->head != NULL) {
+        struct chunk *chunk = stream->head;
+        stream->head = chunk->next;
+        chunk_release(chunk);
+    }
+    if (stream->settings.sse)
+        sse_scanner_dispose(&stream->sse);
+    free(stream->json_tail);
+    free(stream->message);
+    free(stream);
+}
+
+/* Calls everybody who waits for a change. The stream must be pinned by the caller. */
+static void notify(struct stream *stream)
+{
+    /* on_data may take out any subscriber, so each round starts from the front; a subscriber that was called no longer
+     * waits, unless it called stream_ready or stream_wait, and then it has seen everything there is. */
+    uint64_t bytes = stream->facts.bytes;
+    enum stream_state state = stream->state;
+    for (struct stream_subscriber *s = stream->subscribers; s != NULL; s = s->_next)
+        s->_pending = s->_waiting;
+again:
+    for (struct stream_subscriber *s = stream->subscribers; s != NULL; s = s->_next) {
+        if (!s->_pending)
+            continue;
+        s->_pending = false;
+        s->_waiting = false;
+        s->on_data(s);
+        if (stream->facts.bytes != bytes || stream->state != state)
+            return; /* a nested change has told everybody */
+        goto again;
+    }
+}
+
+/* ---- the list ---- */
+
+static uint64_t slowest_cursor(const struct stream *stream)
+{
+    uint64_t slowest = stream->facts.bytes;
+    for (const struct stream_subscriber *s = stream->subscribers; s != NULL; s = s->_next)
+        if (s->_cursor < slowest)
+            slowest = s->_cursor;
+    return slowest;
+}
+
+/* Lets go of the chunks that every cursor has left. */
+static void drop_consumed(struct stream *stream)
+{
+    if (stream->keeping)
+        return;
+    uint64_t slowest = slowest_cursor(stream);
+    struct chunk *chunk;
+    while ((chunk = stream->head) != NULL && chunk->start + chunk->bytes.len <= slowest) {
+        stream->head = chunk->next;
+        if (stream->head == NULL)
+            stream->tail = NULL;
+        for (struct stream_subscriber *s = stream->subscribers; s != NULL; s = s->_next)
+            if (s->_chunk == chunk)
+                s->_chunk = chunk->next;
+        stream->held -= chunk->cap;
+        chunk_release(chunk);
+    }
+}
+
+static void push_chunk(struct stream *stream, struct chunk *chunk, uint64_t start)
+{
+    chunk->start = start;
+    chunk->next = NULL;
+    if (stream->tail != NULL)
+        stream->tail->next = chunk;
+    else
+        stream->head = chunk;
+    stream->tail = chunk;
+    stream->held += chunk->cap;
+    for (struct stream_subscriber *s = stream->subscribers; s != NULL; s = s->_next)
+        if (s->_chunk == NULL)
+            s->_chunk = chunk;
+}
+
+/* Copies bytes to the end, filling up the last block first. */
+static void pack(struct stream *stream, struct span bytes)
+{
+    uint64_t start = stream->facts.bytes;
+    while (bytes.len != 0) {
+        struct chunk *tail = stream->tail;
+        if (tail == NULL || tail->buffer != NULL || tail->bytes.len == tail->cap) {
+            size_t cap = stream->held < BLOCK_LARGE ? BLOCK_SMALL : BLOCK_LARGE;
+            tail = chunk_create_block(bytes.len > cap ? bytes.len : cap);
+            push_chunk(stream, tail, start);
+        }
+        size_t n = tail->cap - tail->bytes.len;
+        if (n > bytes.len)
+            n = bytes.len;
+        memcpy((char *)tail->bytes.base + tail->bytes.len, bytes.base, n);
+        tail->bytes.len += n;
+        start += n;
+        bytes = span_skip(bytes, n);
+    }
+}
+
+/* ---- the producer's side ---- */
+
+static void remember_json_tail(struct stream *stream, struct span bytes)
+{
+    if (stream->json_tail == NULL)
+        stream->json_tail = h2o_mem_alloc(JSON_TAIL);
+    if (bytes.len >= JSON_TAIL) {
+        memcpy(stream->json_tail, bytes.base + bytes.len - JSON_TAIL, JSON_TAIL);
+        stream->json_tail_len = JSON_TAIL;
+        return;
+    }
+    size_t keep = stream->json_tail_len;
+    if (keep + bytes.len > JSON_TAIL) {
+        keep = JSON_TAIL - bytes.len;
+        memmove(stream->json_tail, stream->json_tail + stream->json_tail_len - keep, keep);
+    }
+    memcpy(stream->json_tail + keep, bytes.base, bytes.len);
+    stream->json_tail_len = keep + bytes.len;
+}
+
+static void on_event(void *ctx, const struct sse_event *event)
+{
+    struct stream *stream = ctx;
+    if (!event->has_data)
+        return;
+    struct stream_facts *facts = &stream->facts;
+    facts->last_event_us = clock_us();
+    if (facts->events++ == 0)
+        facts->first_event_us = facts->last_event_us;
+    unsigned flags = dialect_event(stream->settings.dialect, event, &facts->usage);
+    if ((flags & EVENT_TERMINAL) != 0)
+        facts->terminal = true;
+    if ((flags & EVENT_ERROR) != 0)
+        facts->error_event = true;
+}
+
+static void look_at(struct stream *stream, struct span bytes)
+{
+    if (stream->settings.sse)
+        sse_scan(&stream->sse, bytes, on_event, stream);
+    else if (stream->settings.json)
+        remember_json_tail(stream, bytes);
+}
+
+/* Whether the producer's buffer can go to the reader as it is: one reader, who waits for just these bytes. */
+static bool is_direct(const struct stream *stream)
+{
+    const struct stream_subscriber *only = stream->subscribers;
+    return stream->subscriber_count == 1 && !stream->keeping && only->_waiting && only->_cursor == stream->facts.bytes;
+}
+
+static void give_up_keeping(struct stream *stream)
+{
+    stream->keeping = false;
+    drop_consumed(stream);
+}
+
+/* What every append ends with: tell the readers, then tell the producer what they want. */
+static enum stream_demand appended(struct stream *stream)
+{
+    stream->refs++;
+    stream->appending = true;
+    notify(stream);
+    stream->appending = false;
+    enum stream_demand demand = STREAM_GO_ON;
+    if (stream->subscriber_count == 0) {
+        demand = STREAM_UNWANTED;
+    } else {
+        if (stream->keeping && stream->held > stream->settings.keep_bytes)
+            give_up_keeping(stream);
+        if (stream->held > stream->settings.max_bytes) {
+            demand = STREAM_FULL;
+        } else if (stream->facts.bytes - slowest_cursor(stream) >= stream->settings.high_water) {
+            stream->paused = true;
+            demand = STREAM_PAUSE;
+        }
+    }
+    stream_unref(stream);
+    return demand;
+}
+
+enum stream_demand stream_append_buffer(struct stream *stream, h2o_buffer_t **input)
+{
+    assert(stream->state == STREAM_OPEN && !stream->appending);
+    size_t len = (*input)->size;
+    if (len == 0)
+        return STREAM_GO_ON;
+    struct span bytes = {(*input)->bytes, len};
+    look_at(stream, bytes);
+    if (is_direct(stream)) {
+        struct chunk *chunk = chunk_create();
+        chunk->buffer = *input;
+        chunk->bytes = bytes;
+        chunk->cap = (*input)->capacity;
+        h2o_buffer_init(input, chunk->buffer->_prototype);
+        push_chunk(stream, chunk, stream->facts.bytes);
+    } else {
+        pack(stream, bytes);
+        h2o_buffer_consume(input, len);
+    }
+    stream->facts.bytes += len;
+    return appended(stream);
+}
+
+enum stream_demand stream_append(struct stream *stream, struct span bytes)
+{
+    assert(stream->state == STREAM_OPEN && !stream->appending);
+    if (bytes.len == 0)
+        return STREAM_GO_ON;
+    look_at(stream, bytes);
+    pack(stream, bytes);
+    stream->facts.bytes += bytes.len;
+    return appended(stream);
+}
+
+static void finish(struct stream *stream, enum stream_state state, enum stream_failure why, const char *message)
+{
+    assert(stream->state == STREAM_OPEN);
+    stream->state = state;
+    stream->failure = why;
+    if (message != NULL)
+        stream->message = strdup(message);
+    /* The producer's reference becomes this call's. */
+    notify(stream);
+    stream_unref(stream);
+}
+
+void stream_end(struct stream *stream)
+{
+    if (stream->settings.json && stream->json_tail != NULL) {
+        struct span tail = {stream->json_tail, stream->json_tail_len};
+        dialect_json_usage(stream->settings.dialect, tail, &stream->facts.usage);
+    }
+    if (stream->settings.sse && !stream->facts.terminal && dialect_has_terminal(stream->settings.dialect))
+        finish(stream, STREAM_BROKEN, STREAM_UNTERMINATED, "the backend ended the stream before it was complete");
+    else
+        finish(stream, STREAM_ENDED, STREAM_NOT_FAILED, NULL);
+}
+
+void stream_break(struct stream *stream, enum stream_failure why, const char *message)
+{
+    finish(stream, STREAM_BROKEN, why, message);
+}
+
+/* ---- the subscribers' side ---- */
+
+bool stream_subscribe(struct stream *stream, struct stream_subscriber *subscriber, uint64_t from)
+{
+    uint64_t first = stream->head != NULL ? stream->head->start : stream->facts.bytes;
+    if (from < first || from > stream->facts.bytes)
+        return false;
+    subscriber->_stream = stream;
+    subscriber->_cursor = from;
+    subscriber->_waiting = true;
+    subscriber->_pending = false;
+    subscriber->_chunk = stream->head;
+    while (subscriber->_chunk != NULL && subscriber->_chunk->next != NULL &&
+           subscriber->_chunk->start + subscriber->_chunk->bytes.len <= from)
+        subscriber->_chunk = subscriber->_chunk->next;
+    subscriber->_next = stream->subscribers;
+    stream->subscribers = subscriber;
+    stream->subscriber_count++;
+    stream->refs++;
+    return true;
+}
+
+void stream_unsubscribe(struct stream_subscriber *subscriber)
+{
+    struct stream *stream = subscriber->_stream;
+    if (stream == NULL)
+        return;
+    subscriber->_stream = NULL;
+    struct stream_subscriber **slot = &stream->subscribers;
+    while (*slot != subscriber)
+        slot = &(*slot)->_next;
+    *slot = subscriber->_next;
+    stream->subscriber_count--;
+    if (stream->state == STREAM_OPEN && !stream->appending) {
+        if (stream->subscriber_count == 0) {
+            stream->producer.cancel(stream->producer.ctx);
+        } else {
+            drop_consumed(stream);
+            if (stream->paused && stream->facts.bytes - slowest_cursor(stream) <= stream->settings.high_water / 2) {
+                stream->paused = false;
+                stream->producer.resume(stream->producer.ctx);
+            }
+        }
+    }
+    stream_unref(stream);
+}
+
+size_t stream_peek(struct stream_subscriber *subscriber, struct slice *slices, size_t max)
+{
+    size_t count = 0;
+    uint64_t cursor = subscriber->_cursor;
+    for (struct chunk *chunk = subscriber->_chunk; chunk != NULL && count < max; chunk = chunk->next) {
+        struct span rest = span_skip(chunk->bytes, (size_t)(cursor - chunk->start));
+        if (rest.len == 0)
+            continue;
+        slices[count++] = (struct slice){rest, chunk};
+        cursor += rest.len;
+    }
+    return count;
+}
+
+void stream_consume(struct stream_subscriber *subscriber, size_t bytes)
+{
+    struct stream *stream = subscriber->_stream;
+    subscriber->_cursor += bytes;
+    assert(subscriber->_cursor <= stream->facts.bytes);
+    while (subscriber->_chunk != NULL && subscriber->_chunk->next != NULL &&
+           subscriber->_chunk->start + subscriber->_chunk->bytes.len <= subscriber->_cursor)
+        subscriber->_chunk = subscriber->_chunk->next;
+    drop_consumed(stream);
+    if (stream->paused && !stream->appending && stream->state == STREAM_OPEN &&
+        stream->facts.bytes - slowest_cursor(stream) <= stream->settings.high_water / 2) {
+        stream->paused = false;
+        stream->producer.resume(stream->producer.ctx);
+    }
+}
+
+void stream_ready(struct stream_subscriber *subscriber)
+{
+    struct stream *stream = subscriber->_stream;
+    if (subscriber->_cursor == stream->facts.bytes && stream->state == STREAM_OPEN) {
+        subscriber->_waiting = true;
+        return;
+    }
+    subscriber->_waiting = false;
+    subscriber->on_data(subscriber);
+}
+
+void stream_wait(struct stream_subscriber *subscriber)
+{
+    subscriber->_waiting = true;
+}
+
+/* ---- what is known ---- */
+
+bool stream_is_wanted(const struct stream *stream)
+{
+    return stream->subscriber_count != 0;
+}
+
+uint64_t stream_unread(const struct stream_subscriber *subscriber)
+{
+    return subscriber->_stream->facts.bytes - subscriber->_cursor;
+}
+
+bool stream_at_boundary(const struct stream_subscriber *subscriber)
+{
+    return stream_unread(subscriber) == 0 && stream_ends_at_boundary(subscriber->_stream);
+}
+
+bool stream_ends_at_boundary(const struct stream *stream)
+{
+    return stream->settings.sse ? sse_at_boundary(&stream->sse) : stream->facts.bytes == 0;
+}
+
+enum stream_state stream_state(const struct stream *stream)
+{
+    return stream->state;
+}
+
+enum stream_failure stream_failure(const struct stream *stream)
+{
+    return stream->failure;
+}
+
+const char *stream_failure_message(const struct stream *stream)
+{
+    return stream->message != NULL ? stream->message : stream_failure_name(stream->failure);
+}
+
+const struct stream_facts *stream_facts(const struct stream *stream)
+{
+    return &stream->facts;
+}
+
+const struct dialect *stream_dialect(const struct stream *stream)
+{
+    return stream->settings.dialect;
+}
+
+bool stream_is_sse(const struct stream *stream)
+{
+    return stream->settings.sse;
+}
+
+const char *stream_failure_name(enum stream_failure failure)
+{
+    static const char *const names[STREAM_FAILURES] = {
+        [STREAM_NOT_FAILED] = "none",
+        [STREAM_CONNECT] = "connect",
+        [STREAM_RESET] = "reset",
+        [STREAM_PROTOCOL] = "protocol",
+        [STREAM_UNTERMINATED] = "unterminated",
+        [STREAM_TIMEOUT_CONNECT] = "connect_timeout",
+        [STREAM_TIMEOUT_FIRST] = "first_token_timeout",
+        [STREAM_TIMEOUT_IDLE] = "idle_timeout",
+        [STREAM_TIMEOUT_TOTAL] = "total_timeout",
+        [STREAM_OVERFLOW] = "overflow",
+        [STREAM_CANCELLED] = "cancelled",
+    };
+    return names[failure];
+}
