@@ -1,0 +1,75 @@
+/* One exchange with a backend: a request goes out, a head comes back, the body becomes a stream. It is the same for a
+ * server over HTTP/1.1 and for the demo model. One thread (the worker's) makes it, hears of it and may cancel it.
+ *
+ * Order of events:   exchange_start ─▶ on_head(stream) ─▶ … the stream ends or breaks …
+ *                                  └─▶ on_fail          (instead of on_head; nothing follows)
+ * on_fail may be called from within exchange_start, on_head never is. After on_head the exchange lives as the stream's
+ * producer and goes with it; after on_fail, and after exchange_cancel, it is gone. */
+#ifndef WEIR_BACKENDS_EXCHANGE_H
+#define WEIR_BACKENDS_EXCHANGE_H
+
+#include "backends/backend.h"
+#include "base/deadline.h"
+#include "stream/stream.h"
+#include <h2o.h>
+
+struct header {
+    struct span name; /* lower case */
+    struct span value;
+};
+
+/* What goes out. The body's spans must stay valid until the exchange is over (on_fail, exchange_cancel, or the end of
+ * its stream), since a server may answer before it has read everything; all others only during exchange_start. */
+struct exchange_request {
+    struct span method;
+    struct span path;             /* from the client, with its leading '/', no query */
+    struct span query;            /* without '?'; empty if none */
+    const struct header *headers; /* end-to-end headers to send as they are; the exchange adds Host, credentials,
+                                     lengths, Accept-Encoding and the backend's own */
+    size_t header_count;
+    struct span body[3];      /* sent one after the other: spliced bodies are not joined */
+    bool has_body;            /* false sends no Content-Length */
+    bool forward_credentials; /* the backend's own key, if it has one, replaces the client's */
+    enum dialect_id dialect;
+    bool wants_stream; /* the request asked for a streamed answer: first_token and idle timeouts apply */
+    struct span model; /* for the demo model: the name to answer under */
+};
+
+struct exchange_head {
+    int status;
+    const struct header *headers; /* end-to-end ones only: hop-by-hop, Content-Length and Transfer-Encoding are gone */
+    size_t header_count;
+    uint64_t content_length; /* UINT64_MAX: unknown */
+    bool sse;
+};
+
+struct exchange_callbacks {
+    /* The head has come; `head` is valid during the call only. The callee must subscribe to `stream` in this call, or
+     * it is cancelled. */
+    void (*on_head)(void *ctx, const struct exchange_head *head, struct stream *stream);
+    /* No head will come. `sent` is false if nothing of the request can have reached the backend, so that another may be
+     * tried. */
+    void (*on_fail)(void *ctx, enum stream_failure why, const char *message, bool sent);
+};
+
+struct exchange;
+struct upstream; /* a worker's connections to one backend */
+
+/* A worker's side of a backend: its idle connections and TLS context. Returns NULL with a message in `error` if the TLS
+ * files cannot be used. `settings` must outlive it. */
+struct upstream *upstream_create(const struct backend_settings *settings, h2o_context_t *ctx,
+                                 struct deadlines *deadlines, char *error, size_t error_size);
+
+/* Closes idle connections. All exchanges must be over. */
+void upstream_destroy(struct upstream *upstream);
+
+const struct backend_settings *upstream_settings(const struct upstream *upstream);
+
+/* Starts an exchange. Returns NULL if it already failed (on_fail was called). */
+struct exchange *exchange_start(struct upstream *upstream, const struct exchange_request *request,
+                                const struct exchange_callbacks *callbacks, void *ctx);
+
+/* Gives up before on_head: closes the connection at once; no callback follows. */
+void exchange_cancel(struct exchange *exchange);
+
+#endif

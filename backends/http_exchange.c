@@ -1,0 +1,545 @@
+#include "backends/http_exchange.h"
+#include "backends/http_head.h"
+#include "base/clock.h"
+#include "base/strbuf.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#define REQUEST_HEAD_MAX ((size_t)256 * 1024)
+#define INTERIM_MAX 20 /* 1xx heads before the answer proper */
+/* Bounds what one read callback can bring (the kernel doubles it). */
+#define RECEIVE_BUFFER (128 * 1024)
+
+struct http_exchange {
+    struct exchange super;
+    struct upstream *upstream;
+    struct exchange_request request;
+    struct exchange_callbacks callbacks;
+    void *ctx;
+    bool *gone; /* set when the exchange is freed: exchange_start is still on the stack */
+
+    h2o_socketpool_connect_request_t *connecting;
+    h2o_socket_t *sock;
+    struct strbuf out; /* the request's head */
+    struct deadline deadline;
+    uint64_t started_us, resumed_us;
+
+    struct stream *stream; /* NULL until the answer's head is there */
+    struct phr_chunked_decoder decoder;
+    uint64_t left; /* of a body with a length */
+    enum http_framing framing;
+    size_t head_seen;
+    unsigned interim;
+
+    bool connected, reused, retried, sent, answered, writing, keep_alive, sse, paused, first_event;
+};
+
+/* In the order in which they fire. */
+static void connect_to_backend(struct http_exchange *ex);
+static void on_connect(h2o_socket_t *sock, const char *err, void *ctx);
+static void on_handshake(h2o_socket_t *sock, const char *err);
+static void send_request(struct http_exchange *ex);
+static void on_written(h2o_socket_t *sock, const char *err);
+static void on_read(h2o_socket_t *sock, const char *err);
+static void read_head(struct http_exchange *ex);
+static void read_body(struct http_exchange *ex);
+static void on_deadline(struct deadline *deadline);
+static void on_resume(void *ctx);
+static void on_cancel(void *ctx);
+
+/* ---- ends ---- */
+
+/* Lets go of the connection: into the pool if it may serve again. */
+static void drop_connection(struct http_exchange *ex, bool reusable)
+{
+    if (ex->connecting != NULL) {
+        h2o_socketpool_cancel_connect(ex->connecting);
+        ex->connecting = NULL;
+    }
+    if (ex->sock == NULL)
+        return;
+    h2o_socket_t *sock = ex->sock;
+    ex->sock = NULL;
+    h2o_socket_read_stop(sock);
+    if (reusable && !ex->writing && sock->input->size == 0) {
+        h2o_socketpool_return(&ex->upstream->pool, sock);
+        return;
+    }
+    /* A server that does not read must not hold up TLS's farewell, and a cancelled one is to notice at once. */
+    if (sock->ssl != NULL)
+        shutdown(h2o_socket_get_fd(sock), SHUT_RDWR);
+    h2o_socket_close(sock);
+}
+
+static void destroy(struct http_exchange *ex)
+{
+    drop_connection(ex, false);
+    deadline_disarm(ex->upstream->deadlines, &ex->deadline);
+    strbuf_dispose(&ex->out);
+    if (ex->gone != NULL)
+        *ex->gone = true;
+    free(ex);
+}
+
+static void fail(struct http_exchange *ex, enum stream_failure why, const char *message)
+{
+    struct stream *stream = ex->stream;
+    if (stream != NULL) {
+        destroy(ex);
+        stream_break(stream, why, message);
+        return;
+    }
+    if (why == STREAM_RESET && ex->reused && !ex->retried && !ex->answered) {
+        /* The server closed the idle connection just as it was used again. */
+        drop_connection(ex, false);
+        ex->retried = true;
+        ex->writing = false;
+        connect_to_backend(ex);
+        return;
+    }
+    struct exchange_callbacks callbacks = ex->callbacks;
+    void *ctx = ex->ctx;
+    bool sent = ex->sent;
+    destroy(ex);
+    callbacks.on_fail(ctx, why, message, sent);
+}
+
+static void complete(struct http_exchange *ex, bool reusable)
+{
+    struct stream *stream = ex->stream;
+    drop_connection(ex, reusable);
+    destroy(ex);
+    stream_end(stream);
+}
+
+static void on_cancel(void *ctx)
+{
+    fail(ctx, STREAM_CANCELLED, NULL);
+}
+
+static void cancel_before_head(struct exchange *exchange)
+{
+    destroy((struct http_exchange *)exchange);
+}
+
+/* ---- time ---- */
+
+static uint64_t after(uint64_t from_us, uint64_t timeout_us)
+{
+    return timeout_us != 0 ? from_us + timeout_us : UINT64_MAX;
+}
+
+/* When the exchange fails next, and of what, if nothing happens until then. */
+static uint64_t next_deadline(const struct http_exchange *ex, enum stream_failure *why)
+{
+    const struct backend_timeouts *timeouts = &ex->upstream->settings->timeouts;
+    uint64_t at = after(ex->started_us, timeouts->total), other;
+    *why = STREAM_TIMEOUT_TOTAL;
+    if (!ex->connected) {
+        other = after(ex->started_us, timeouts->connect);
+        if (other < at)
+            at = other, *why = STREAM_TIMEOUT_CONNECT;
+    } else if (ex->request.wants_stream && !ex->first_event && (ex->stream == NULL || ex->sse)) {
+        other = after(ex->started_us, timeouts->first_token);
+        if (other < at)
+            at = other, *why = STREAM_TIMEOUT_FIRST;
+    } else if (ex->stream != NULL && ex->sse && !ex->paused) {
+        uint64_t last = stream_facts(ex->stream)->last_event_us;
+        other = after(last > ex->resumed_us ? last : ex->resumed_us, timeouts->idle);
+        if (other < at)
+            at = other, *why = STREAM_TIMEOUT_IDLE;
+    }
+    return at;
+}
+
+/* Called where the next deadline may have come closer; where it only moves away (at each event) it is looked at again
+ * when the old one fires. */
+static void arm(struct http_exchange *ex)
+{
+    enum stream_failure why;
+    uint64_t at = next_deadline(ex, &why);
+    if (at == UINT64_MAX)
+        deadline_disarm(ex->upstream->deadlines, &ex->deadline);
+    else
+        deadline_arm(ex->upstream->deadlines, &ex->deadline, at);
+}
+
+static void on_deadline(struct deadline *deadline)
+{
+    struct http_exchange *ex = H2O_STRUCT_FROM_MEMBER(struct http_exchange, deadline, deadline);
+    enum stream_failure why;
+    if (next_deadline(ex, &why) > clock_us()) {
+        arm(ex);
+        return;
+    }
+    static const char *const messages[STREAM_FAILURES] = {
+        [STREAM_TIMEOUT_CONNECT] = "no connection to the backend in time",
+        [STREAM_TIMEOUT_FIRST] = "no first token from the backend in time",
+        [STREAM_TIMEOUT_IDLE] = "the backend fell silent in the middle of the stream",
+        [STREAM_TIMEOUT_TOTAL] = "the backend did not finish in time",
+    };
+    fail(ex, why, messages[why]);
+}
+
+/* ---- the request ---- */
+
+/* A value that could end its line early, and so become a header or a request of its own, is never sent. */
+static bool is_clean(struct span text)
+{
+    for (size_t i = 0; i < text.len; i++)
+        if (((unsigned char)text.base[i] < 0x20 && text.base[i] != '\t') || text.base[i] == 0x7f)
+            return false;
+    return true;
+}
+
+static bool is_credential(struct span name)
+{
+    return span_eq(name, SPAN("authorization")) || span_eq(name, SPAN("x-api-key")) || span_eq(name, SPAN("api-key"));
+}
+
+/* Whether the backend's settings decide about this header themselves. */
+static bool is_overridden(const struct http_exchange *ex, struct span name)
+{
+    const struct backend_settings *settings = ex->upstream->settings;
+    if (is_credential(name))
+        return settings->api_key != NULL || !ex->request.forward_credentials;
+    for (size_t i = 0; i < settings->header_count; i++)
+        if (span_ieq(span_of(settings->headers[i].name), name))
+            return true;
+    return false;
+}
+
+static void add_header(struct strbuf *out, struct span name, struct span value)
+{
+    strbuf_add(out, name);
+    strbuf_add(out, SPAN(": "));
+    strbuf_add(out, value);
+    strbuf_add(out, SPAN("\r\n"));
+}
+
+/* A url with a path takes the place of the client's /v1. */
+static void add_target(struct http_exchange *ex, struct strbuf *out)
+{
+    const struct backend_url *url = &ex->upstream->settings->url;
+    struct span path = ex->request.path;
+    if (url->path[0] != '\0') {
+        strbuf_puts(out, url->path);
+        if (span_starts(path, SPAN("/v1/")))
+            path = span_skip(path, 3);
+    }
+    strbuf_add(out, path);
+    char separator = '?';
+    if (url->query != NULL) {
+        strbuf_putc(out, separator);
+        strbuf_puts(out, url->query);
+        separator = '&';
+    }
+    if (ex->request.query.len != 0) {
+        strbuf_putc(out, separator);
+        strbuf_add(out, ex->request.query);
+    }
+}
+
+static uint64_t body_length(const struct exchange_request *request)
+{
+    return (uint64_t)request->body[0].len + request->body[1].len + request->body[2].len;
+}
+
+/* Writes the request's head. False if a part of it is not fit to be sent. */
+static bool make_head(struct http_exchange *ex)
+{
+    static const char *const auth_headers[] = {
+        [BACKEND_AUTH_BEARER] = "authorization: Bearer ",
+        [BACKEND_AUTH_X_API_KEY] = "x-api-key: ",
+        [BACKEND_AUTH_API_KEY] = "api-key: ",
+    };
+    const struct backend_settings *settings = ex->upstream->settings;
+    const struct exchange_request *request = &ex->request;
+    struct strbuf *out = &ex->out;
+    if (!is_clean(request->path) || !is_clean(request->query) ||
+        memchr(request->path.base, ' ', request->path.len) != NULL ||
+        (request->query.len != 0 && memchr(request->query.base, ' ', request->query.len) != NULL))
+        return false;
+    strbuf_add(out, request->method);
+    strbuf_putc(out, ' ');
+    add_target(ex, out);
+    strbuf_add(out, SPAN(" HTTP/1.1\r\n"));
+    add_header(out, SPAN("host"), span_of(settings->url.authority));
+    for (size_t i = 0; i < request->header_count; i++) {
+        const struct header *header = &request->headers[i];
+        if (!is_clean(header->value) || !is_clean(header->name))
+            return false;
+        if (!is_overridden(ex, header->name))
+            add_header(out, header->name, header->value);
+    }
+    for (size_t i = 0; i < settings->header_count; i++)
+        add_header(out, span_of(settings->headers[i].name), span_of(settings->headers[i].value));
+    strbuf_add(out, SPAN("accept-encoding: identity\r\n"));
+    if (settings->api_key != NULL) {
+        strbuf_puts(out, auth_headers[settings->auth]);
+        strbuf_puts(out, settings->api_key);
+        strbuf_add(out, SPAN("\r\n"));
+    }
+    if (request->has_body) {
+        strbuf_add(out, SPAN("content-length: "));
+        strbuf_u64(out, body_length(request));
+        strbuf_add(out, SPAN("\r\n"));
+    }
+    strbuf_add(out, SPAN("\r\n"));
+    return !out->overflow;
+}
+
+struct exchange *http_exchange_start(struct upstream *upstream, const struct exchange_request *request,
+                                     const struct exchange_callbacks *callbacks, void *ctx)
+{
+    bool gone = false;
+    struct http_exchange *ex = h2o_mem_alloc(sizeof(*ex));
+    *ex = (struct http_exchange){.super.cancel = cancel_before_head,
+                                 .upstream = upstream,
+                                 .request = *request,
+                                 .callbacks = *callbacks,
+                                 .ctx = ctx,
+                                 .gone = &gone,
+                                 .deadline.cb = on_deadline,
+                                 .started_us = clock_us()};
+    strbuf_init(&ex->out, REQUEST_HEAD_MAX);
+    if (!make_head(ex))
+        fail(ex, STREAM_PROTOCOL, "the request cannot be sent to the backend as it is");
+    else
+        connect_to_backend(ex);
+    if (gone)
+        return NULL;
+    ex->gone = NULL;
+    return &ex->super;
+}
+
+static void connect_to_backend(struct http_exchange *ex)
+{
+    struct upstream *upstream = ex->upstream;
+    bool gone = false, *outer = ex->gone;
+    ex->gone = &gone;
+    ex->connected = false;
+    h2o_socketpool_connect(&ex->connecting, &upstream->pool, upstream->ctx->loop,
+                           &upstream->ctx->receivers.hostinfo_getaddr, on_connect, ex);
+    if (gone) {
+        if (outer != NULL)
+            *outer = true;
+        return;
+    }
+    ex->gone = outer;
+    if (ex->connecting != NULL)
+        arm(ex);
+}
+
+static void on_connect(h2o_socket_t *sock, const char *err, void *ctx)
+{
+    struct http_exchange *ex = ctx;
+    ex->reused = ex->connecting == NULL; /* the pool calls back at once, without a request to cancel */
+    ex->connecting = NULL;
+    if (sock == NULL) {
+        fail(ex, STREAM_CONNECT, err);
+        return;
+    }
+    ex->sock = sock;
+    sock->data = ex;
+    if (ex->reused && ex->retried) {
+        /* A second idle connection may be as stale as the first. */
+        drop_connection(ex, false);
+        connect_to_backend(ex);
+        return;
+    }
+    if (!ex->reused)
+        setsockopt(h2o_socket_get_fd(sock), SOL_SOCKET, SO_RCVBUF, &(int){RECEIVE_BUFFER}, sizeof(int));
+    if (ex->upstream->tls != NULL && sock->ssl == NULL) {
+        /* An address is no name to indicate (RFC 6066 §3); the empty string makes libh2o leave it out. */
+        const struct backend_url *url = &ex->upstream->settings->url;
+        h2o_socket_ssl_handshake(sock, ex->upstream->tls, url->host_is_ip ? "" : url->host, on_handshake);
+        return;
+    }
+    send_request(ex);
+}
+
+static void on_handshake(h2o_socket_t *sock, const char *err)
+{
+    struct http_exchange *ex = sock->data;
+    /* libh2o's own check of the name knows no addresses and not every version; OpenSSL has done it already. */
+    if (err != NULL && err != h2o_socket_error_ssl_cert_name_mismatch) {
+        char message[256];
+        snprintf(message, sizeof(message), "TLS with the backend failed: %s", err);
+        fail(ex, STREAM_CONNECT, message);
+        return;
+    }
+    send_request(ex);
+}
+
+static void send_request(struct http_exchange *ex)
+{
+    h2o_iovec_t out[4];
+    size_t count = 0;
+    out[count++] = h2o_iovec_init(ex->out.base, ex->out.len);
+    for (size_t i = 0; i < 3; i++)
+        if (ex->request.body[i].len != 0)
+            out[count++] = h2o_iovec_init(ex->request.body[i].base, ex->request.body[i].len);
+    ex->connected = ex->sent = ex->writing = true;
+    arm(ex);
+    h2o_socket_write(ex->sock, out, count, on_written);
+    h2o_socket_read_start(ex->sock, on_read); /* a server may answer before it has read everything */
+}
+
+static void on_written(h2o_socket_t *sock, const char *err)
+{
+    struct http_exchange *ex = sock->data;
+    ex->writing = false;
+    /* After an error the connection is unfit for more, but an answer may have come before it: reading tells. */
+    if (err != NULL)
+        ex->keep_alive = false;
+}
+
+/* ---- the answer ---- */
+
+static void on_read(h2o_socket_t *sock, const char *err)
+{
+    struct http_exchange *ex = sock->data;
+    if (sock->bytes_read != 0 && sock->input->size != 0) {
+        ex->answered = true;
+        if (ex->stream == NULL)
+            read_head(ex);
+        else
+            read_body(ex);
+        return; /* an error that came with bytes comes again without */
+    }
+    if (err == NULL)
+        return;
+    if (ex->stream != NULL && ex->framing == HTTP_BODY_UNTIL_CLOSE && err == h2o_socket_error_closed)
+        complete(ex, false);
+    else if (ex->stream != NULL)
+        fail(ex, STREAM_RESET, "the backend closed the connection before its answer was complete");
+    else
+        fail(ex, STREAM_RESET, "the backend closed the connection without an answer");
+}
+
+static void begin_body(struct http_exchange *ex, const struct http_head *head)
+{
+    struct stream_settings settings = {
+        .dialect = dialect_get(ex->request.dialect),
+        .sse = head->sse,
+        .json = head->json && head->status == 200,
+    };
+    struct stream_producer producer = {.resume = on_resume, .cancel = on_cancel, .ctx = ex};
+    ex->stream = stream_create(&settings, &producer);
+    ex->framing = head->framing;
+    ex->left = head->content_length;
+    ex->keep_alive = head->keep_alive;
+    ex->sse = head->sse;
+    ex->decoder.consume_trailer = 1;
+    struct exchange_head public = {
+        .status = head->status,
+        .headers = head->headers,
+        .header_count = head->header_count,
+        .content_length = head->content_length,
+        .sse = head->sse,
+    };
+    if (!ex->writing)
+        strbuf_dispose(&ex->out); /* a stream may be open for long */
+    ex->callbacks.on_head(ex->ctx, &public, ex->stream);
+    h2o_buffer_consume(&ex->sock->input, head->length);
+    if (!stream_is_wanted(ex->stream))
+        fail(ex, STREAM_CANCELLED, NULL);
+    else if (ex->framing == HTTP_BODY_NONE)
+        complete(ex, ex->keep_alive);
+    else if (ex->sock->input->size != 0)
+        read_body(ex);
+}
+
+static void read_head(struct http_exchange *ex)
+{
+    struct http_head head;
+    bool to_head = span_eq(ex->request.method, SPAN("HEAD"));
+    h2o_buffer_t *input;
+    while ((input = ex->sock->input)->size != 0) {
+        switch (http_head_parse(input->bytes, input->size, ex->head_seen, to_head, &head)) {
+        case HTTP_HEAD_INCOMPLETE:
+            ex->head_seen = input->size;
+            return;
+        case HTTP_HEAD_BAD:
+            fail(ex, STREAM_PROTOCOL, head.problem);
+            return;
+        case HTTP_HEAD_INTERIM:
+            if (++ex->interim > INTERIM_MAX) {
+                fail(ex, STREAM_PROTOCOL, "the backend sends interim answers without end");
+                return;
+            }
+            ex->head_seen = 0;
+            h2o_buffer_consume(&ex->sock->input, head.length);
+            break;
+        case HTTP_HEAD_FINAL:
+            begin_body(ex, &head);
+            return;
+        }
+    }
+}
+
+/* Strips the framing off the bytes in the socket's buffer, in place. Returns a message if they are not what the framing
+ * promised; *done: the body is complete; *excess: more came than belongs to it. */
+static const char *unframe(struct http_exchange *ex, bool *done, bool *excess)
+{
+    h2o_buffer_t *input = ex->sock->input;
+    if (ex->framing == HTTP_BODY_CHUNKED) {
+        size_t size = input->size;
+        ssize_t rest = phr_decode_chunked(&ex->decoder, input->bytes, &size);
+        input->size = size;
+        *done = rest >= 0;
+        *excess = rest > 0;
+        return rest == -1 ? "the backend's answer is not properly chunked" : NULL;
+    }
+    if (ex->framing == HTTP_BODY_LENGTH) {
+        *excess = input->size > ex->left;
+        if (*excess)
+            input->size = (size_t)ex->left;
+        ex->left -= input->size;
+        *done = ex->left == 0;
+    }
+    return NULL;
+}
+
+static void read_body(struct http_exchange *ex)
+{
+    bool done = false, excess = false;
+    enum stream_demand demand = STREAM_GO_ON;
+    const char *problem = unframe(ex, &done, &excess);
+    if (ex->sock->input->size != 0) {
+        demand = stream_append_buffer(ex->stream, &ex->sock->input);
+    } else {
+        /* Nothing but framing: do not sit on an empty buffer until the next event. */
+        h2o_buffer_dispose(&ex->sock->input);
+        h2o_buffer_init(&ex->sock->input, &h2o_socket_buffer_prototype);
+    }
+    if (demand == STREAM_UNWANTED) {
+        fail(ex, STREAM_CANCELLED, NULL);
+    } else if (problem != NULL) {
+        fail(ex, STREAM_PROTOCOL, problem);
+    } else if (done) {
+        complete(ex, ex->keep_alive && !excess);
+    } else if (demand == STREAM_FULL) {
+        fail(ex, STREAM_OVERFLOW, "more of the answer waits than may be held");
+    } else {
+        if (demand == STREAM_PAUSE) {
+            ex->paused = true;
+            h2o_socket_read_stop(ex->sock);
+        }
+        if (!ex->first_event && ex->sse && stream_facts(ex->stream)->events != 0) {
+            ex->first_event = true;
+            arm(ex);
+        }
+    }
+}
+
+static void on_resume(void *ctx)
+{
+    struct http_exchange *ex = ctx;
+    ex->paused = false;
+    ex->resumed_us = clock_us();
+    arm(ex);
+    h2o_socket_read_start(ex->sock, on_read);
+}

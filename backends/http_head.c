@@ -1,0 +1,174 @@
+#include "backends/http_head.h"
+#include <ctype.h>
+
+/* Exported by libh2o, absent from its headers. */
+struct phr_header {
+    const char *name;
+    size_t name_len;
+    const char *value;
+    size_t value_len;
+};
+int phr_parse_response(const char *buf, size_t len, int *minor_version, int *status, const char **msg, size_t *msg_len,
+                       struct phr_header *headers, size_t *num_headers, size_t last_len);
+
+struct framing_facts {
+    unsigned lengths, codings;
+    bool chunked, close, keep_alive;
+    struct span connection[4]; /* values of Connection, which names further hop-by-hop headers */
+    size_t connection_count;
+};
+
+static enum http_head_result bad(struct http_head *head, const char *problem)
+{
+    head->problem = problem;
+    return HTTP_HEAD_BAD;
+}
+
+/* RFC 9110 §8.6: digits only; a list, a sign or a blank inside is refused. */
+static bool parse_length(struct span text, uint64_t *length)
+{
+    uint64_t value = 0;
+    if (text.len == 0 || text.len > 18)
+        return false;
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.base[i] < '0' || text.base[i] > '9')
+            return false;
+        value = value * 10 + (uint64_t)(text.base[i] - '0');
+    }
+    *length = value;
+    return true;
+}
+
+/* Whether a comma-separated list has this token, in any case. */
+static bool list_has(struct span list, struct span token)
+{
+    while (list.len != 0) {
+        const char *comma = memchr(list.base, ',', list.len);
+        size_t n = comma != NULL ? (size_t)(comma - list.base) : list.len;
+        if (span_ieq(span_trim((struct span){list.base, n}), token))
+            return true;
+        list = span_skip(list, n + 1);
+    }
+    return false;
+}
+
+/* RFC 9110 §7.6.1, and what concerns only this connection by custom. */
+static bool is_hop_by_hop(struct span name, const struct framing_facts *facts)
+{
+    static const struct span names[] = {
+        SPAN("connection"), SPAN("keep-alive"),        SPAN("proxy-connection"), SPAN("proxy-authenticate"), SPAN("te"),
+        SPAN("trailer"),    SPAN("transfer-encoding"), SPAN("upgrade"),          SPAN("content-length"),
+    };
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (span_eq(name, names[i]))
+            return true;
+    for (size_t i = 0; i < facts->connection_count; i++)
+        if (list_has(facts->connection[i], name))
+            return true;
+    return false;
+}
+
+/* Notes what a header says about framing. Returns what is wrong with it, or NULL. */
+static const char *read_framing(struct span name, struct span value, struct http_head *head,
+                                struct framing_facts *facts)
+{
+    if (span_eq(name, SPAN("content-length"))) {
+        if (facts->lengths++ != 0)
+            return "more than one Content-Length in the backend's answer";
+        if (!parse_length(value, &head->content_length))
+            return "an unreadable Content-Length in the backend's answer";
+    } else if (span_eq(name, SPAN("transfer-encoding"))) {
+        if (facts->codings++ != 0 || !span_ieq(value, SPAN("chunked")))
+            return "a Transfer-Encoding other than chunked in the backend's answer";
+        facts->chunked = true;
+    } else if (span_eq(name, SPAN("connection"))) {
+        if (facts->connection_count == sizeof(facts->connection) / sizeof(facts->connection[0]))
+            return "too many Connection headers in the backend's answer";
+        facts->connection[facts->connection_count++] = value;
+        facts->close |= list_has(value, SPAN("close"));
+        facts->keep_alive |= list_has(value, SPAN("keep-alive"));
+    } else if (span_eq(name, SPAN("content-type"))) {
+        struct span type = value;
+        const char *semicolon = memchr(type.base, ';', type.len);
+        if (semicolon != NULL)
+            type.len = (size_t)(semicolon - type.base);
+        type = span_trim(type);
+        head->sse = span_ieq(type, SPAN("text/event-stream"));
+        head->json = span_ieq(type, SPAN("application/json")) ||
+                     (type.len > 5 && span_ieq(span_skip(type, type.len - 5), SPAN("+json")));
+    }
+    return NULL;
+}
+
+static const char *decide_framing(bool to_head, int minor_version, const struct framing_facts *facts,
+                                  struct http_head *head)
+{
+    if (facts->chunked && facts->lengths != 0)
+        return "both Content-Length and Transfer-Encoding in the backend's answer";
+    if (facts->chunked && minor_version == 0)
+        return "Transfer-Encoding in an HTTP/1.0 answer";
+    head->keep_alive = !facts->close && (minor_version == 1 || facts->keep_alive);
+    if (to_head || head->status == 204 || head->status == 304) {
+        head->framing = HTTP_BODY_NONE;
+        head->keep_alive = head->keep_alive && !facts->chunked;
+    } else if (facts->chunked) {
+        head->framing = HTTP_BODY_CHUNKED;
+    } else if (facts->lengths != 0) {
+        head->framing = head->content_length != 0 ? HTTP_BODY_LENGTH : HTTP_BODY_NONE;
+    } else {
+        head->framing = HTTP_BODY_UNTIL_CLOSE;
+        head->keep_alive = false;
+    }
+    return NULL;
+}
+
+enum http_head_result http_head_parse(char *text, size_t length, size_t last_length, bool to_head,
+                                      struct http_head *head)
+{
+    struct phr_header parsed[HTTP_HEADERS_MAX];
+    size_t count = HTTP_HEADERS_MAX, reason_len;
+    const char *reason, *problem;
+    int minor_version;
+    struct framing_facts facts = {0};
+
+    int n = phr_parse_response(text, length, &minor_version, &head->status, &reason, &reason_len, parsed, &count,
+                               last_length);
+    if (n == -2)
+        return length >= HTTP_HEAD_MAX ? bad(head, "the backend's answer has a head over 64 KiB")
+                                       : HTTP_HEAD_INCOMPLETE;
+    if (n < 0)
+        return bad(head, "the backend's answer is not HTTP/1.1");
+    if (n > HTTP_HEAD_MAX)
+        return bad(head, "the backend's answer has a head over 64 KiB");
+    head->length = (size_t)n;
+    if (head->status == 101)
+        return bad(head, "the backend switched protocols unasked");
+    if (head->status < 100 || head->status > 599)
+        return bad(head, "the backend's answer has no valid status");
+    if (head->status < 200)
+        return HTTP_HEAD_INTERIM;
+
+    head->content_length = UINT64_MAX;
+    head->sse = head->json = false;
+    for (size_t i = 0; i < count; i++) {
+        if (parsed[i].name == NULL)
+            return bad(head, "a folded header line in the backend's answer");
+        for (size_t c = 0; c < parsed[i].name_len; c++)
+            ((char *)parsed[i].name)[c] = (char)tolower((unsigned char)parsed[i].name[c]);
+        struct span name = {parsed[i].name, parsed[i].name_len};
+        struct span value = span_trim((struct span){parsed[i].value, parsed[i].value_len});
+        parsed[i].value = value.base;
+        parsed[i].value_len = value.len;
+        if ((problem = read_framing(name, value, head, &facts)) != NULL)
+            return bad(head, problem);
+    }
+    if ((problem = decide_framing(to_head, minor_version, &facts, head)) != NULL)
+        return bad(head, problem);
+    head->header_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct span name = {parsed[i].name, parsed[i].name_len};
+        if (!is_hop_by_hop(name, &facts))
+            head->headers[head->header_count++] = (struct header){name, {parsed[i].value, parsed[i].value_len}};
+    }
+    return HTTP_HEAD_FINAL;
+}

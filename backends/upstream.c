@@ -1,0 +1,117 @@
+#include "backends/exchange_kind.h"
+#include "backends/http_exchange.h"
+#include <arpa/inet.h>
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <stdlib.h>
+#include <sys/un.h>
+
+/* Servers close idle connections after 5 s (uvicorn) to 75 s (nginx); the pool looks whether one still lives before it
+ * hands it out, so a long time costs nothing but descriptors. */
+#define IDLE_CONNECTION_MS 60000
+
+static bool tls_failed(SSL_CTX *tls, const char *what, const char *file, char *error, size_t error_size)
+{
+    snprintf(error, error_size, "%s %s: %s", what, file, ERR_reason_error_string(ERR_peek_last_error()));
+    ERR_clear_error();
+    SSL_CTX_free(tls);
+    return false;
+}
+
+/* libh2o checks no name on TLS 1.3, so OpenSSL is told to check it in the handshake itself, on every version. */
+static bool create_tls(struct upstream *upstream, char *error, size_t error_size)
+{
+    const struct backend_settings *settings = upstream->settings;
+    SSL_CTX *tls = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_min_proto_version(tls, TLS1_2_VERSION);
+    SSL_CTX_set_alpn_protos(tls, (const unsigned char *)"\x08http/1.1", 9);
+    SSL_CTX_set_verify(tls, settings->tls.verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
+    if (settings->tls.ca != NULL) {
+        if (SSL_CTX_load_verify_locations(tls, settings->tls.ca, NULL) != 1)
+            return tls_failed(tls, "cannot use the certificate authorities in", settings->tls.ca, error, error_size);
+    } else {
+        SSL_CTX_set_default_verify_paths(tls);
+    }
+    if (settings->tls.cert != NULL) {
+        if (SSL_CTX_use_certificate_chain_file(tls, settings->tls.cert) != 1)
+            return tls_failed(tls, "cannot use the client certificate", settings->tls.cert, error, error_size);
+        const char *key = settings->tls.key != NULL ? settings->tls.key : settings->tls.cert;
+        if (SSL_CTX_use_PrivateKey_file(tls, key, SSL_FILETYPE_PEM) != 1)
+            return tls_failed(tls, "cannot use the client certificate's key", key, error, error_size);
+    }
+    X509_VERIFY_PARAM *param = SSL_CTX_get0_param(tls);
+    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    int named = settings->url.host_is_ip ? X509_VERIFY_PARAM_set1_ip_asc(param, settings->url.host)
+                                         : X509_VERIFY_PARAM_set1_host(param, settings->url.host, 0);
+    if (named != 1)
+        return tls_failed(tls, "cannot check certificates for the name", settings->url.host, error, error_size);
+    upstream->tls = tls;
+    return true;
+}
+
+static bool create_pool(struct upstream *upstream, char *error, size_t error_size)
+{
+    const struct backend_url *url = &upstream->settings->url;
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(url->port)};
+    if (url->unix_path != NULL) {
+        struct sockaddr_un un = {.sun_family = AF_UNIX};
+        if (strlen(url->unix_path) >= sizeof(un.sun_path)) {
+            snprintf(error, error_size, "the socket path %s is too long", url->unix_path);
+            return false;
+        }
+        strcpy(un.sun_path, url->unix_path);
+        h2o_socketpool_init_by_address(&upstream->pool, (struct sockaddr *)&un, sizeof(un), 0, SIZE_MAX);
+    } else if (url->host_is_ip && inet_pton(AF_INET6, url->host, &in6.sin6_addr) == 1) {
+        h2o_socketpool_init_by_address(&upstream->pool, (struct sockaddr *)&in6, sizeof(in6), url->tls, SIZE_MAX);
+    } else {
+        h2o_iovec_t host = h2o_iovec_init(url->host, strlen(url->host));
+        h2o_socketpool_init_by_hostport(&upstream->pool, host, url->port, url->tls, SIZE_MAX);
+    }
+    h2o_socketpool_set_timeout(&upstream->pool, upstream->ctx->loop, IDLE_CONNECTION_MS);
+    return true;
+}
+
+struct upstream *upstream_create(const struct backend_settings *settings, h2o_context_t *ctx,
+                                 struct deadlines *deadlines, char *error, size_t error_size)
+{
+    struct upstream *upstream = h2o_mem_alloc(sizeof(*upstream));
+    *upstream = (struct upstream){.settings = settings, .ctx = ctx, .deadlines = deadlines};
+    if (settings->url.kind == BACKEND_HTTP) {
+        if (settings->url.tls && !create_tls(upstream, error, error_size)) {
+            free(upstream);
+            return NULL;
+        }
+        if (!create_pool(upstream, error, error_size)) {
+            SSL_CTX_free(upstream->tls);
+            free(upstream);
+            return NULL;
+        }
+    }
+    return upstream;
+}
+
+void upstream_destroy(struct upstream *upstream)
+{
+    if (upstream->settings->url.kind == BACKEND_HTTP)
+        h2o_socketpool_dispose(&upstream->pool);
+    SSL_CTX_free(upstream->tls);
+    free(upstream);
+}
+
+const struct backend_settings *upstream_settings(const struct upstream *upstream)
+{
+    return upstream->settings;
+}
+
+struct exchange *exchange_start(struct upstream *upstream, const struct exchange_request *request,
+                                const struct exchange_callbacks *callbacks, void *ctx)
+{
+    if (upstream->settings->url.kind == BACKEND_DEMO)
+        return demo_start(upstream->settings, upstream->deadlines, request, callbacks, ctx);
+    return http_exchange_start(upstream, request, callbacks, ctx);
+}
+
+void exchange_cancel(struct exchange *exchange)
+{
+    exchange->cancel(exchange);
+}
