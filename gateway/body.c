@@ -1,0 +1,112 @@
+#include "gateway/body.h"
+#include <stdio.h>
+
+#define FIELD(n, t, ...)                                                                                               \
+    {                                                                                                                  \
+        .name = {(n), sizeof(n) - 1}, .type = (t), __VA_ARGS__                                                         \
+    }
+#define MODEL_FIELD                                                                                                    \
+    FIELD("model", JSON_STRING, .required = true, .non_empty = true, .description = "which model answers")
+#define STREAM_FIELD                                                                                                   \
+    FIELD("stream", JSON_BOOL, .nullable = true, .description = "true: the answer comes as server-sent events")
+
+const struct body_descriptor body_chat = {
+    .title = "ChatCompletionRequest",
+    .fields = {MODEL_FIELD, STREAM_FIELD,
+               FIELD("messages", JSON_ARRAY, .required = true, .non_empty = true,
+                     .description = "the conversation so far")},
+    .field_count = 3,
+};
+
+const struct body_descriptor body_completions = {
+    .title = "CompletionRequest",
+    .fields = {MODEL_FIELD, STREAM_FIELD, FIELD("prompt", JSON_MISSING, .description = "the text to go on with")},
+    .field_count = 3,
+};
+
+const struct body_descriptor body_embeddings = {
+    .title = "EmbeddingRequest",
+    .fields = {MODEL_FIELD, STREAM_FIELD,
+               FIELD("input", JSON_MISSING, .required = true, .description = "text or texts to embed")},
+    .field_count = 3,
+};
+
+const struct body_descriptor body_responses = {
+    .title = "ResponseRequest",
+    .fields = {MODEL_FIELD, STREAM_FIELD, FIELD("input", JSON_MISSING, .description = "text or items")},
+    .field_count = 3,
+};
+
+const struct body_descriptor body_messages = {
+    .title = "MessageRequest",
+    .fields = {MODEL_FIELD, STREAM_FIELD,
+               FIELD("messages", JSON_ARRAY, .required = true, .non_empty = true,
+                     .description = "the conversation so far")},
+    .field_count = 3,
+};
+
+const struct body_descriptor body_any = {
+    .title = "AnyRequest",
+    .fields = {FIELD("model", JSON_MISSING, .description = "which model answers"), STREAM_FIELD},
+    .field_count = 2,
+};
+
+static const char *type_words(enum json_type type)
+{
+    switch (type) {
+    case JSON_BOOL:
+        return "a boolean";
+    case JSON_NUMBER:
+        return "a number";
+    case JSON_STRING:
+        return "a string";
+    case JSON_ARRAY:
+        return "an array";
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_NULL:
+        return "null";
+    case JSON_MISSING:
+        break;
+    }
+    return "missing";
+}
+
+static bool wrong(struct body_problem *problem, const struct body_field *field, const char *format, const char *word)
+{
+    problem->param = field->name.base;
+    snprintf(problem->message, sizeof(problem->message), format, field->name.base, word);
+    return false;
+}
+
+bool body_check(const struct body_descriptor *body, const struct json_value *root, const struct json_value *values,
+                struct body_problem *problem)
+{
+    if (root->type != JSON_OBJECT) {
+        problem->param = NULL;
+        snprintf(problem->message, sizeof(problem->message), "The request body must be a JSON object, not %s.",
+                 type_words(root->type));
+        return false;
+    }
+    for (size_t i = 0; i < body->field_count; i++) {
+        const struct body_field *field = &body->fields[i];
+        const struct json_value *value = &values[i];
+        /* Which of the two a backend would take is anybody's guess, so a key's rights could not be checked. */
+        if (value->duplicate)
+            return wrong(problem, field, "'%s' stands more than once in the request body%s.", "");
+        if (value->type == JSON_MISSING) {
+            if (field->required)
+                return wrong(problem, field, "Missing required parameter: '%s'%s.", "");
+            continue;
+        }
+        if (value->type == JSON_NULL && field->nullable)
+            continue;
+        if (field->type != JSON_MISSING && value->type != field->type)
+            return wrong(problem, field, "Invalid type for '%s': expected %s.", type_words(field->type));
+        bool empty =
+            (value->type == JSON_ARRAY && value->count == 0) || (value->type == JSON_STRING && value->raw.len == 2);
+        if (field->non_empty && empty)
+            return wrong(problem, field, "'%s' must not be empty%s.", "");
+    }
+    return true;
+}

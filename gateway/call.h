@@ -1,0 +1,107 @@
+/* One request, whatever it came in by: the transport fills it in, the dependencies and the handler work on it, the
+ * transport's callbacks carry the answer back. One thread. All spans belong to the transport and live as long as the
+ * call. */
+#ifndef WEIR_GATEWAY_CALL_H
+#define WEIR_GATEWAY_CALL_H
+
+#include "backends/exchange.h"
+#include "base/ids.h"
+#include "gateway/body.h"
+#include "gateway/identity.h"
+#include "gateway/site.h"
+
+struct call;
+struct completion;
+struct stream;
+struct worker;
+
+#define CALL_REQUEST_ID_MAX 128
+#define CALL_MODEL_MAX 256
+
+/* How an answer goes back. Exactly one of the three is called, once. */
+struct call_transport {
+    /* An error. `retry_after` in seconds goes out as a header unless it is 0; `retry`: -1 says that trying again is
+     * useless. */
+    void (*refuse)(struct call *call, const struct dialect_error *error, unsigned retry_after, int retry);
+    /* A whole answer of weir's own; content_type is static, body is copied. */
+    void (*answer)(struct call *call, int status, struct span content_type, struct span body);
+    /* A backend's answer; the transport must subscribe to the stream before it returns. */
+    void (*stream)(struct call *call, const struct exchange_head *head, struct stream *stream);
+};
+
+/* What becomes known of a call on its way; for the log and the metrics. */
+struct call_record {
+    uint64_t started_us;
+    uint64_t first_us; /* first token, or first byte of a plain answer; 0: none */
+    int status;
+    uint64_t bytes, events;
+    struct usage usage;
+    const char *backend;         /* NULL: none was asked */
+    unsigned attempts;           /* backends tried */
+    const char *end;             /* why it ended: "finished", "refused", "client_left", or stream_failure_name */
+    const char *refusal;         /* which dependency or check refused it; NULL: none */
+    enum stream_failure failure; /* the backend's, and in words */
+    char problem[160];
+};
+
+/* Work of a handler that goes on after it returned; embedded in what the handler made. */
+struct call_job {
+    void (*end)(struct call_job *job); /* the call is over, or the client has left: stop and free */
+};
+
+enum call_scan { CALL_NOT_SCANNED, CALL_SCANNED, CALL_BAD_JSON };
+
+struct call {
+    const struct call_transport *transport;
+    struct worker *worker;
+    struct site *site;              /* counted */
+    const struct site_route *route; /* in site */
+    unsigned next_depend;
+    struct identity *identity; /* counted; NULL: nobody in particular */
+    struct completion *completion;
+    struct call_job *job; /* NULL: none */
+
+    struct span method, path, query; /* path as it goes to a backend; query without '?' */
+    struct span body, content_type;
+    bool has_body;
+    const struct header *headers; /* all of them, names in lower case */
+    size_t header_count;
+    struct in6_addr client; /* IPv4 as mapped IPv6; all zero for unix sockets */
+
+    char request_id[CALL_REQUEST_ID_MAX + 1];
+    char trace_id[TRACE_ID_LEN + 1];
+    struct span traceparent, tracestate; /* to send on */
+
+    /* Facts of the body; see call_scan_body. */
+    enum call_scan scan;
+    struct json_value root, fields[BODY_FIELDS_MAX];
+    struct json_error json_error;
+    char model[CALL_MODEL_MAX];
+    size_t model_len;
+
+    struct call_record record;
+};
+
+/* The value of a header by its lower-case name; the first, if there are several; empty if there is none. */
+struct span call_header(const struct call *call, struct span name);
+
+/* Scans the body as JSON, once. The model's name is decoded into call->model; a name that is too long or no valid
+ * Unicode leaves it empty. */
+void call_scan_body(struct call *call, const struct body_descriptor *descriptor);
+
+/* The model that the body names; empty if there is none. Scans JSON, looks for the form field in multipart. */
+struct span call_model(struct call *call);
+
+/* Whether the body asks for a streamed answer (after a scan). */
+bool call_wants_stream(const struct call *call);
+
+/* Refuses the call through its transport. `refusal` is static: the word for logs and metrics. */
+void call_refuse(struct call *call, const char *refusal, const struct dialect_error *error);
+
+/* Ends the call's job, if it has one; the transport calls it when the client has left and when the call is over. */
+void call_end_job(struct call *call);
+
+/* Runs the dependencies and then the handler. */
+void call_run(struct call *call);
+
+#endif

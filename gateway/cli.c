@@ -1,0 +1,271 @@
+#include "gateway/cli.h"
+#include "gateway/ask.h"
+#include "gateway/server.h"
+#include <errno.h>
+#include <h2o.h>
+#include <jansson.h>
+#include <openssl/crypto.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <yaml.h>
+
+enum run_option {
+    OPTION_CONFIG = 0x100,
+    OPTION_LISTEN,
+    OPTION_TLS_CERT,
+    OPTION_TLS_KEY,
+    OPTION_BACKEND,
+    OPTION_API_KEY,
+    OPTION_OPEN,
+    OPTION_WORKERS,
+    OPTION_LOG_LEVEL,
+    OPTION_LOG_FORMAT,
+    OPTION_DRAIN_TIMEOUT,
+};
+
+/* argp sorts options inside a group, and a headline starts a paragraph of the help. */
+static const struct argp_option run_options[] = {
+    {NULL, 0, NULL, 0, "Where it listens:", 1},
+    {"listen", OPTION_LISTEN, "[HOST]:PORT", 0,
+     "Address to serve on, also unix:PATH; repeatable (default 127.0.0.1:8080)", 1},
+    {"tls-cert", OPTION_TLS_CERT, "FILE", 0, "Certificate chain (PEM); serves TLS on the --listen addresses", 1},
+    {"tls-key", OPTION_TLS_KEY, "FILE", 0, "Private key (PEM) of that certificate", 1},
+    {NULL, 0, NULL, 0, "Where answers come from:", 2},
+    {"backend", OPTION_BACKEND, "URL", 0, "Model server: http://, https:// or demo: ; repeatable (default demo:)", 2},
+    {NULL, 0, NULL, 0, "Who may use it:", 3},
+    {"api-key", OPTION_API_KEY, "KEY", 0,
+     "Key that clients must send; repeatable. Other users of the machine can see options: prefer WEIR_API_KEY_FILE, "
+     "or `keys:` in the file",
+     3},
+    {"open", OPTION_OPEN, NULL, 0, "Serve without keys on addresses that other machines can reach", 3},
+    {NULL, 0, NULL, 0, "How it runs:", 4},
+    {"config", OPTION_CONFIG, "FILE", 0, "Configuration (default: ./weir.yaml, then /etc/weir/weir.yaml, if there)", 4},
+    {"workers", OPTION_WORKERS, "N", 0, "Threads (default: the processors this process may use)", 4},
+    {"log-level", OPTION_LOG_LEVEL, "LEVEL", 0, "debug, info, warn or error", 4},
+    {"log-format", OPTION_LOG_FORMAT, "FORMAT", 0, "json, or text (default: text on a terminal, else json)", 4},
+    {"drain-timeout", OPTION_DRAIN_TIMEOUT, "DURATION", 0,
+     "How long streams may take to finish after SIGTERM, as in 30s", 4},
+    {NULL, 0, NULL, 0, "Help:", -1},
+    {0},
+};
+
+static const char run_doc[] =
+    "A gateway that streams tokens from model servers to their readers. Without options it serves a built-in demo "
+    "model "
+    "on http://127.0.0.1:8080."
+    "\v"
+    "Commands:\n"
+    "  run                Serve (the default)\n"
+    "  check FILE         Look for mistakes in a configuration file\n"
+    "  init [FILE]        Write a commented configuration file (default weir.yaml)\n"
+    "  keys create|hash   Make an API key; hash one for the configuration file\n"
+    "  ask [PROMPT]       Ask a running gateway and print its answer as it comes\n"
+    "  version            Print the version\n"
+    "`weir COMMAND --help` tells more about each.\n"
+    "\n"
+    "Every option can also be given as an environment variable, WEIR_LISTEN for --listen and so on (lists separated by "
+    "commas), or in the file. The option beats the variable, the variable beats the file.";
+
+/* Reached by `weir version` and every command's --version. */
+static void print_version(FILE *stream, struct argp_state *state)
+{
+    (void)state;
+    int yaml_major, yaml_minor, yaml_patch;
+    yaml_get_version(&yaml_major, &yaml_minor, &yaml_patch);
+    fprintf(stream, "weir %s\n", WEIR_VERSION);
+    fprintf(stream, "h2o %s, OpenSSL %s, libyaml %d.%d.%d, jansson %s\n", H2O_VERSION,
+            OpenSSL_version(OPENSSL_VERSION_STRING), yaml_major, yaml_minor, yaml_patch, jansson_version_str());
+}
+
+int cli_fail(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fflush(stdout);
+    fputs("weir: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return CLI_FAILED;
+}
+
+void cli_parse(const struct argp *argp, int argc, char **argv, void *input)
+{
+    argp_err_exit_status = CLI_USAGE;
+    argp_program_version_hook = print_version;
+    if (argp_parse(argp, argc, argv, 0, NULL, input) != 0)
+        exit(CLI_USAGE);
+}
+
+static error_t parse_run_option(int option, char *value, struct argp_state *state)
+{
+    struct config_options *options = state->input;
+    switch (option) {
+    case OPTION_CONFIG:
+        options->file = value;
+        return 0;
+    case OPTION_LISTEN:
+        options->listen[options->listen_count++] = value;
+        return 0;
+    case OPTION_TLS_CERT:
+        options->tls_cert = value;
+        return 0;
+    case OPTION_TLS_KEY:
+        options->tls_key = value;
+        return 0;
+    case OPTION_BACKEND:
+        options->backends[options->backend_count++] = value;
+        return 0;
+    case OPTION_API_KEY:
+        options->api_keys[options->api_key_count++] = value;
+        return 0;
+    case OPTION_OPEN:
+        options->open = true;
+        return 0;
+    case OPTION_WORKERS:
+        options->workers = value;
+        return 0;
+    case OPTION_LOG_LEVEL:
+        options->log_level = value;
+        return 0;
+    case OPTION_LOG_FORMAT:
+        options->log_format = value;
+        return 0;
+    case OPTION_DRAIN_TIMEOUT:
+        options->drain_timeout = value;
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "unexpected '%s'; a command comes first and is run, check, init, keys, ask or version",
+                   value);
+        return EINVAL;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static int cli_run(int argc, char **argv)
+{
+    static const struct argp argp = {
+        .options = run_options, .parser = parse_run_option, .args_doc = "", .doc = run_doc};
+    /* No list can be longer than the command line. */
+    const char **lists = calloc((size_t)argc * 3, sizeof(*lists));
+    if (lists == NULL)
+        return cli_fail("out of memory");
+    struct config_options options = {.listen = lists, .backends = lists + argc, .api_keys = lists + 2 * (size_t)argc};
+    cli_parse(&argp, argc, argv, &options);
+
+    char error[1024];
+    struct config *config = config_load(&options, getenv, error, sizeof(error));
+    free(lists);
+    if (config == NULL)
+        return cli_fail("%s", error);
+    return server_run(config);
+}
+
+static void print_summary(const struct config *config)
+{
+    printf("  listeners  ");
+    for (size_t i = 0; i != config->listen_count; ++i)
+        printf("%s%s%s", i != 0 ? ", " : "", config->listen[i].address,
+               config->listen[i].tls_cert != NULL ? " (TLS)" : "");
+    printf("\n  backends   ");
+    for (size_t i = 0; i != config->backend_count; ++i) {
+        const struct backend_settings *backend = &config->backends[i];
+        const struct backend_url *url = &backend->url;
+        printf("%s%s", i != 0 ? ", " : "", backend->name);
+        if (url->kind == BACKEND_DEMO)
+            printf(" (demo:)");
+        else if (url->unix_path != NULL)
+            printf(" (http://unix:%s%s%s)", url->unix_path, url->path[0] != '\0' ? ":" : "", url->path);
+        else
+            printf(" (%s://%s%s)", url->tls ? "https" : "http", url->authority, url->path);
+    }
+    printf("\n  keys       ");
+    if (config->key_count == 0)
+        printf("none: whoever can connect may ask");
+    for (size_t i = 0; i != config->key_count; ++i)
+        printf("%s%s", i != 0 ? ", " : "", config->keys[i].name);
+    printf("\n  routes     built-in");
+    for (size_t i = 0; i != config->route_count; ++i)
+        printf("%s%s", i != 0 ? ", " : "; in the file: ", config->routes[i].path);
+    printf("\n");
+}
+
+static error_t parse_check_option(int option, char *value, struct argp_state *state)
+{
+    const char **file = state->input;
+    switch (option) {
+    case ARGP_KEY_ARG:
+        if (*file != NULL)
+            argp_error(state, "one FILE at a time");
+        *file = value;
+        return 0;
+    case ARGP_KEY_NO_ARGS:
+        argp_error(state, "which FILE?");
+        return EINVAL;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static int cli_check(int argc, char **argv)
+{
+    static const struct argp argp = {.parser = parse_check_option,
+                                     .args_doc = "FILE",
+                                     .doc =
+                                         "Looks for mistakes in a configuration file, opening no port. The environment "
+                                         "counts as it does for `weir run`."};
+    struct config_options options = {.file = NULL};
+    cli_parse(&argp, argc, argv, &options.file);
+    char error[1024];
+    struct config *config = config_load(&options, getenv, error, sizeof(error));
+    if (config == NULL)
+        return cli_fail("%s", error);
+    printf("%s: ok\n", options.file);
+    print_summary(config);
+    config_release(config);
+    return CLI_OK;
+}
+
+static int cli_version(int argc, char **argv)
+{
+    static const struct argp argp = {.doc = "Prints the version of weir and of the libraries it runs with."};
+    cli_parse(&argp, argc, argv, NULL);
+    print_version(stdout, NULL);
+    return CLI_OK;
+}
+
+static const struct command {
+    const char *name;
+    char *title; /* argv[0] of the command, for messages */
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"run", "weir", cli_run},        {"check", "weir check", cli_check}, {"init", "weir init", cli_init},
+    {"keys", "weir keys", cli_keys}, {"ask", "weir ask", ask_main},      {"version", "weir version", cli_version},
+};
+
+int cli_main(int argc, char **argv)
+{
+    char *help[] = {"weir", "--help", NULL}, *bare[] = {"weir", NULL};
+    if (argc < 1)
+        return cli_run(1, bare);
+    int (*run)(int, char **) = cli_run;
+    if (argc > 1 && strcmp(argv[1], "help") == 0)
+        return cli_run(2, help);
+    for (size_t i = 0; argc > 1 && i != sizeof(commands) / sizeof(*commands); ++i) {
+        if (strcmp(argv[1], commands[i].name) == 0) {
+            run = commands[i].run;
+            --argc;
+            ++argv;
+            argv[0] = commands[i].title;
+            break;
+        }
+    }
+    if (run == cli_run)
+        argv[0] = "weir";
+    int status = run(argc, argv);
+    if (fflush(stdout) != 0 || ferror(stdout) != 0)
+        return status != CLI_OK ? status : cli_fail("cannot write to standard output: %s", strerror(errno));
+    return status;
+}

@@ -1,0 +1,44 @@
+/* The command line: `weir COMMAND [options]`. Each command reads its own arguments and returns the process's exit
+ * status: 0 done, 1 it failed (one line on stderr says why), 2 it was called wrongly. Main thread only, before any
+ * other exists. */
+#ifndef WEIR_GATEWAY_CLI_H
+#define WEIR_GATEWAY_CLI_H
+
+#include "base/span.h"
+#include "base/strbuf.h"
+#include <argp.h>
+
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+
+/* Finds the command among `argv` (none: run) and does it. */
+int cli_main(int argc, char **argv);
+
+/* The commands. argv[0] is "weir COMMAND", for messages. */
+int cli_init(int argc, char **argv);
+int cli_keys(int argc, char **argv);
+
+/* Prints "weir: MESSAGE" to stderr. Returns CLI_FAILED. */
+int cli_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* argp_parse with the habits that all commands share: exit status CLI_USAGE for a wrong call. Does not return after
+ * --help, --usage, --version or a wrong call. */
+void cli_parse(const struct argp *argp, int argc, char **argv, void *input);
+
+/* The weir.yaml that `weir init` writes: deploy/weir.example.yaml, embedded when weir was built. */
+struct span cli_init_text(void);
+
+/* Makes an API key: "wk-" and 43 characters of base64url (RFC 4648 §5) without padding, from 32 random bytes. */
+#define CLI_KEY_LEN 46
+void cli_keys_make(char key[CLI_KEY_LEN + 1]);
+
+/* The form in which weir.yaml keeps a key: "sha256:" and 64 hexadecimal digits. */
+#define CLI_KEY_HASH_LEN 71
+void cli_keys_hash(struct span key, char hash[CLI_KEY_HASH_LEN + 1]);
+
+/* Whether the text can travel as a bearer token: printable ASCII without blanks. */
+bool cli_keys_usable(struct span key);
+
+/* Appends the line for the list `keys:` of weir.yaml. */
+void cli_keys_yaml(struct span name, const char *hash, struct strbuf *out);
+
+#endif

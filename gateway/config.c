@@ -1,0 +1,306 @@
+#include "gateway/config.h"
+#include "gateway/config_check.h"
+#include "gateway/config_env.h"
+#include "gateway/config_file.h"
+#include "gateway/processors.h"
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define FILE_MAX_BYTES (1 << 20)
+#define SECOND UINT64_C(1000000)
+
+static struct config *create(void)
+{
+    struct config *config = calloc(1, sizeof(*config));
+
+    if (config == NULL)
+        abort();
+    atomic_init(&config->_refs, 1);
+    config->max_body = 32 << 20;
+    unsigned processors = processors_usable();
+    config->workers = processors < CONFIG_WORKERS_MAX ? processors : CONFIG_WORKERS_MAX;
+    config->log_level = LOG_INFO;
+    config->log_format = isatty(STDERR_FILENO) ? LOG_TEXT : LOG_JSON;
+    config->drain_timeout_us = 30 * SECOND;
+    config->sse_ping_us = 15 * SECOND;
+    config->send_timeout_us = 60 * SECOND;
+    config->request_timeout_us = 60 * SECOND;
+    return config;
+}
+
+static void free_list(char **items, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        free(items[i]);
+    free(items);
+}
+
+static void clear_listen(struct config *config)
+{
+    for (size_t i = 0; i < config->listen_count; i++) {
+        free(config->listen[i].address);
+        free(config->listen[i].tls_cert);
+        free(config->listen[i].tls_key);
+    }
+    free(config->listen);
+    config->listen = NULL;
+    config->listen_count = 0;
+}
+
+static void clear_backends(struct config *config)
+{
+    for (size_t i = 0; i < config->backend_count; i++)
+        backend_settings_dispose(&config->backends[i]);
+    free(config->backends);
+    config->backends = NULL;
+    config->backend_count = 0;
+}
+
+static void clear_keys(struct config *config)
+{
+    for (size_t i = 0; i < config->key_count; i++) {
+        struct config_key *key = &config->keys[i];
+        free(key->name);
+        free_list(key->models, key->model_count);
+        free_list(key->routes, key->route_count);
+        OPENSSL_cleanse(key->hash, sizeof(key->hash));
+    }
+    free(config->keys);
+    config->keys = NULL;
+    config->key_count = 0;
+}
+
+static void destroy(struct config *config)
+{
+    clear_listen(config);
+    clear_backends(config);
+    clear_keys(config);
+    free(config->trusted_proxies);
+    free_list(config->cors.origins, config->cors.count);
+    for (size_t i = 0; i < config->route_count; i++) {
+        free(config->routes[i].path);
+        free(config->routes[i].proxy);
+    }
+    free(config->routes);
+    free(config);
+}
+
+struct config *config_retain(struct config *config)
+{
+    atomic_fetch_add_explicit(&config->_refs, 1, memory_order_relaxed);
+    return config;
+}
+
+void config_release(struct config *config)
+{
+    if (config != NULL && atomic_fetch_sub_explicit(&config->_refs, 1, memory_order_acq_rel) == 1)
+        destroy(config);
+}
+
+static struct config_value value_of(const struct config_input *input, size_t i, struct config_report *report)
+{
+    struct span text = span_of(input->items[i]);
+
+    return (struct config_value){report, input->source, text, text};
+}
+
+/* The addresses of options and environment replace the file's; certificate and key are theirs only. */
+static bool apply_listen(struct config *config, const struct config_input *inputs, struct config_report *report)
+{
+    const struct config_input *listen = &inputs[INPUT_LISTEN];
+    const struct config_input *cert = &inputs[INPUT_TLS_CERT], *key = &inputs[INPUT_TLS_KEY];
+    static char default_address[] = "127.0.0.1:8080";
+    char *default_items[] = {default_address};
+    const struct config_input by_default = {default_items, 1, "the default address"};
+
+    if ((cert->count != 0) != (key->count != 0))
+        return config_fail(report, "%s is given without %s, expected both",
+                           cert->count != 0 ? cert->source : key->source,
+                           cert->count != 0 ? "--tls-key" : "--tls-cert");
+    if (cert->count != 0 && (cert->items[0][0] == '\0' || key->items[0][0] == '\0'))
+        return config_fail(report, "%s is empty, expected a file",
+                           cert->items[0][0] == '\0' ? cert->source : key->source);
+    if (listen->count == 0 && config->listen_count != 0) {
+        if (cert->count != 0)
+            return config_fail(
+                report,
+                "%s applies to --listen addresses and none is given, expected --listen, or \"tls\" under "
+                "\"listen\" in the file",
+                cert->source);
+        return true;
+    }
+    if (listen->count == 0)
+        listen = &by_default;
+    clear_listen(config);
+    for (size_t i = 0; i < listen->count; i++) {
+        struct config_value value = value_of(listen, i, report);
+        struct span host;
+        if (!config_value_listen(&value, &host))
+            return false;
+        struct config_listen *entry = config_append(&config->listen, &config->listen_count, sizeof(*entry));
+        entry->address = config_copy(value.text);
+        if (cert->count != 0) {
+            entry->tls_cert = config_copy(span_of(cert->items[0]));
+            entry->tls_key = config_copy(span_of(key->items[0]));
+        }
+    }
+    return true;
+}
+
+static bool backend_name_taken(const struct config *config, const char *name)
+{
+    for (size_t i = 0; i < config->backend_count; i++) {
+        if (config->backends[i].name != NULL && strcmp(config->backends[i].name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Names the backends that were given none after their host: "vllm", else "vllm:8001", else "vllm:8001-2"; an address
+ * always with its port, a unix socket after its file. */
+static void name_backends(struct config *config)
+{
+    for (size_t i = 0; i < config->backend_count; i++) {
+        struct backend_settings *backend = &config->backends[i];
+        const struct backend_url *url = &backend->url;
+        char name[512], stem[512];
+        if (backend->name != NULL)
+            continue;
+        if (url->kind == BACKEND_DEMO)
+            snprintf(stem, sizeof(stem), "demo");
+        else if (url->unix_path != NULL)
+            snprintf(stem, sizeof(stem), "%s", strrchr(url->unix_path, '/') + 1);
+        else
+            snprintf(stem, sizeof(stem), strchr(url->host, ':') != NULL ? "[%s]:%u" : "%s:%u", url->host, url->port);
+        bool has_name = url->kind == BACKEND_HTTP && url->unix_path == NULL && !url->host_is_ip;
+        snprintf(name, sizeof(name), "%s", has_name ? url->host : stem);
+        if (backend_name_taken(config, name))
+            snprintf(name, sizeof(name), "%s", stem);
+        for (unsigned n = 2; backend_name_taken(config, name); n++)
+            snprintf(name, sizeof(name), "%.480s-%u", stem, n);
+        backend->name = config_copy(span_of(name));
+    }
+}
+
+static bool apply_backends(struct config *config, const struct config_input *input, struct config_report *report)
+{
+    static char demo[] = "demo:";
+    char *default_items[] = {demo};
+    const struct config_input by_default = {default_items, 1, "the default backend"};
+
+    if (input->count == 0 && config->backend_count == 0)
+        input = &by_default;
+    if (input->count != 0)
+        clear_backends(config);
+    for (size_t i = 0; i < input->count; i++) {
+        struct config_value value = value_of(input, i, report);
+        struct backend_settings *backend = config_append(&config->backends, &config->backend_count, sizeof(*backend));
+        backend_settings_init(backend);
+        if (!config_value_url(&value, backend))
+            return false;
+    }
+    name_backends(config);
+    return true;
+}
+
+static bool apply_keys(struct config *config, const struct config_input *input, struct config_report *report)
+{
+    if (input->count == 0)
+        return true;
+    clear_keys(config);
+    for (size_t i = 0; i < input->count; i++) {
+        struct config_value value = value_of(input, i, report);
+        struct config_key *key = config_append(&config->keys, &config->key_count, sizeof(*key));
+        char name[32];
+        snprintf(name, sizeof(name), "key-%zu", i + 1);
+        key->name = config_copy(span_of(name));
+        if (!config_value_key(&value, key->hash))
+            return false;
+    }
+    return true;
+}
+
+static bool apply_values(struct config *config, const struct config_input *inputs, struct config_report *report)
+{
+    for (size_t id = 0; id < INPUT_COUNT; id++) {
+        if (inputs[id].count == 0)
+            continue;
+        struct config_value value = value_of(&inputs[id], 0, report);
+        bool ok = true;
+        switch ((enum input_id)id) {
+        case INPUT_OPEN:
+            ok = config_value_bool(&value, &config->open);
+            break;
+        case INPUT_WORKERS:
+            ok = config_value_workers(&value, &config->workers);
+            break;
+        case INPUT_LOG_LEVEL:
+            ok = config_value_log_level(&value, &config->log_level);
+            break;
+        case INPUT_LOG_FORMAT:
+            ok = config_value_log_format(&value, &config->log_format);
+            break;
+        case INPUT_DRAIN_TIMEOUT:
+            ok = config_value_duration(&value, 0, &config->drain_timeout_us);
+            break;
+        default: /* told in the other apply functions */
+            break;
+        }
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+/* Reads the file that was asked for, or the first of the usual places where there is one. *file is its name, or NULL.
+ */
+static bool read_file(struct config *config, const struct config_input *asked, char *(*getenv_fn)(const char *),
+                      const char **file, struct config_report *report)
+{
+    static const char *const usual[] = {"weir.yaml", "/etc/weir/weir.yaml"};
+    const char *path = asked->count != 0 ? asked->items[0] : usual[0];
+    size_t len;
+    char *text = config_read_whole(path, FILE_MAX_BYTES, &len);
+
+    if (text == NULL && asked->count == 0 && errno == ENOENT) {
+        path = usual[1];
+        text = config_read_whole(path, FILE_MAX_BYTES, &len);
+        if (text == NULL && errno == ENOENT)
+            return true;
+    }
+    if (text == NULL) {
+        const char *why = errno == EFBIG ? "it is larger than 1 MiB" : strerror(errno);
+        /* Which option gave the name is plain to see, and `weir check FILE` takes it without one. */
+        bool from_variable = asked->count != 0 && strcmp(asked->source, "WEIR_CONFIG") == 0;
+        return config_fail(report, "%scannot read %s: %s", from_variable ? "WEIR_CONFIG: " : "", path, why);
+    }
+    *file = path;
+    bool ok = config_file_parse(config, path, (struct span){text, len}, getenv_fn, report);
+    OPENSSL_cleanse(text, len);
+    free(text);
+    return ok;
+}
+
+struct config *config_load(const struct config_options *options, char *(*getenv_fn)(const char *), char *error,
+                           size_t error_size)
+{
+    struct config_report report = {error, error_size};
+    struct config_input inputs[INPUT_COUNT] = {0};
+    struct config *config = create();
+    const char *file = NULL;
+
+    bool ok = (getenv_fn != getenv || config_environment_check(environ, error, error_size)) &&
+              config_inputs_read(inputs, options, getenv_fn, &report) &&
+              read_file(config, &inputs[INPUT_CONFIG], getenv_fn, &file, &report) &&
+              apply_listen(config, inputs, &report) && apply_backends(config, &inputs[INPUT_BACKEND], &report) &&
+              apply_keys(config, &inputs[INPUT_API_KEY], &report) && apply_values(config, inputs, &report) &&
+              config_check(config, file, &report);
+    config_inputs_dispose(inputs);
+    if (ok)
+        return config;
+    config_release(config);
+    return NULL;
+}

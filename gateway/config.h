@@ -1,0 +1,117 @@
+/* The configuration: made once from options, environment and file, then immutable and counted; all threads may read it.
+ * Only this module knows YAML. */
+#ifndef WEIR_GATEWAY_CONFIG_H
+#define WEIR_GATEWAY_CONFIG_H
+
+#include "backends/backend.h"
+#include "base/log.h"
+#include <netinet/in.h>
+#include <stdatomic.h>
+
+enum depend_id { DEPEND_PUBLIC = 1, DEPEND_API_KEY = 2, DEPEND_VALIDATE = 3 };
+#define DEPENDS_MAX 8
+#define CONFIG_WORKERS_MAX 64
+
+struct config_listen {
+    char *address;            /* "127.0.0.1:8080", "[::1]:8080", ":8080" or "unix:/path" */
+    char *tls_cert, *tls_key; /* NULL: clear text */
+};
+
+/* A network in CIDR form; IPv4 as the mapped IPv6 address. */
+struct config_network {
+    struct in6_addr address;
+    unsigned prefix; /* 0..128 */
+};
+
+struct config_key {
+    char *name;             /* for logs and metrics */
+    unsigned char hash[32]; /* SHA-256 of the key */
+    char **models;          /* globs; none: all */
+    size_t model_count;
+    char **routes; /* route paths as in the table, globs; none: all */
+    size_t route_count;
+    int64_t expires; /* epoch seconds, from which on it is refused; 0: never */
+    int line;        /* in the file, for messages; 0: from an option or the environment */
+};
+
+/* What `routes:` says about one path. */
+struct config_route {
+    char *path;                          /* a built-in route's path, or PREFIX/\* with `proxy` */
+    enum depend_id depends[DEPENDS_MAX]; /* in order */
+    size_t depend_count;
+    bool has_depends;
+    char *proxy; /* name of the backend that everything under the prefix goes to; NULL: none */
+    int line;    /* in the file, for messages */
+};
+
+struct config {
+    atomic_uint _refs;
+    struct config_listen *listen;
+    size_t listen_count;
+    struct config_network *trusted_proxies;
+    size_t trusted_proxy_count;
+    size_t max_body; /* bytes; default 32 MiB */
+    struct {
+        char **origins; /* "*" stands for all */
+        size_t count;
+    } cors;
+    struct backend_settings *backends; /* at least one: demo: if none was given */
+    size_t backend_count;
+    struct config_key *keys;
+    size_t key_count;
+    bool open; /* --open: serve without keys where others can connect */
+    struct config_route *routes;
+    size_t route_count;
+    unsigned workers; /* 1..CONFIG_WORKERS_MAX; default: processors_usable() */
+    enum log_level log_level;
+    enum log_format log_format;  /* default: text where stderr is a terminal, else JSON */
+    uint64_t drain_timeout_us;   /* default 30 s */
+    uint64_t sse_ping_us;        /* default 15 s; 0: never */
+    uint64_t early_head_us;      /* default 0: never */
+    uint64_t send_timeout_us;    /* a client that takes nothing for this long is cut off; default 60 s */
+    uint64_t request_timeout_us; /* for the head and body of a request, and idle keep-alive; default 60 s */
+};
+
+/* Takes and drops a reference. */
+struct config *config_retain(struct config *config);
+void config_release(struct config *config);
+
+/* Everything that a command line may set; NULL and 0 mean "not given". Lists end at their count. */
+struct config_options {
+    const char *file; /* --config; NULL: ./weir.yaml, then /etc/weir/weir.yaml, if there */
+    const char **listen;
+    size_t listen_count;
+    const char *tls_cert, *tls_key;
+    const char **backends;
+    size_t backend_count;
+    const char **api_keys;
+    size_t api_key_count;
+    bool open;
+    const char *workers, *log_level, *log_format, *drain_timeout;
+};
+
+/* Makes the configuration: options beat environment beats file beats defaults; a list replaces the list that it beats.
+ * On failure returns NULL and writes one message that says where (FILE:LINE, the option, the variable), what is wrong
+ * and what was expected. Opens no port. `getenv_fn` is getenv, or a test's; with getenv itself,
+ * config_environment_check is part of it. */
+struct config *config_load(const struct config_options *options, char *(*getenv_fn)(const char *), char *error,
+                           size_t error_size);
+
+/* Finds variables that start with WEIR_ and mean nothing (Kubernetes' service links aside): a misspelt one would be
+ * ignored in silence. `environment` is environ, or a test's. Returns false with one message in `error` that names the
+ * nearest known. */
+bool config_environment_check(char *const *environment, char *error, size_t error_size);
+
+/* Whether a path (as in the route table, with its final "/\*" where it has one) is one of the built-in routes'. */
+bool config_route_known(struct span path);
+
+/* "300ms", "15s", "10m", "1h", "1d" into microseconds. A number without a unit is refused. */
+bool config_parse_duration(struct span text, uint64_t *us);
+
+/* "512", "64KiB", "32MiB", "1GiB" (also KB, MB, GB: powers of ten) into bytes. */
+bool config_parse_size(struct span text, uint64_t *bytes);
+
+/* Whether the address lies in the network. */
+bool config_network_contains(const struct config_network *network, const struct in6_addr *address);
+
+#endif

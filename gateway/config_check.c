@@ -1,0 +1,263 @@
+#include "gateway/config_check.h"
+#include "gateway/nearest.h"
+#include "gateway/routes.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static const struct route *find_known(struct span path)
+{
+    for (size_t i = 0; i < route_count; i++) {
+        if (span_eq(routes[i].path, path))
+            return &routes[i];
+    }
+    return NULL;
+}
+
+bool config_route_known(struct span path)
+{
+    return find_known(path) != NULL;
+}
+
+/* The host of an address that config_value_listen accepted; SPAN_NONE for a unix socket. */
+static struct span host_of(const struct config_listen *listen)
+{
+    struct config_report unused = {NULL, 0};
+    struct span text = span_of(listen->address), host;
+    const struct config_value value = {&unused, "", text, text};
+
+    return config_value_listen(&value, &host) ? host : SPAN_NONE;
+}
+
+static bool check_listen(const struct config *config, struct config_report *report)
+{
+    for (size_t i = 0; i < config->listen_count; i++) {
+        const char *address = config->listen[i].address;
+        for (size_t j = 0; j < i; j++) {
+            if (strcasecmp(config->listen[j].address, address) == 0)
+                return config_fail(report, "the address %.120s is listened on twice, expected once", address);
+        }
+        if (config->key_count != 0 || config->open || strncmp(address, "unix:", 5) == 0 ||
+            config_host_is_loopback(host_of(&config->listen[i])))
+            continue;
+        return config_fail(
+            report,
+            "no API key is set and %.120s can be reached from other machines; require a key with --api-key "
+            "(WEIR_API_KEY, \"keys\" in the file), or serve everybody with --open (WEIR_OPEN=true)",
+            address);
+    }
+    return true;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    const struct config_key *const *x = a, *const *y = b;
+
+    return strcmp((*x)->name, (*y)->name);
+}
+
+/* Order, not secrecy: the hashes were made here. */
+static int compare_hashes(const void *a, const void *b)
+{
+    const struct config_key *const *x = a, *const *y = b;
+
+    return memcmp((*x)->hash, (*y)->hash, sizeof((*x)->hash));
+}
+
+static bool doubles(const struct config_key *first, const struct config_key *second, const char *what, const char *file,
+                    struct config_report *report)
+{
+    if (first->line > second->line) {
+        const struct config_key *later = first;
+        first = second;
+        second = later;
+    }
+    if (second->line == 0)
+        return config_fail(report,
+                           "the keys \"%s\" and \"%s\" of --api-key (or WEIR_API_KEY) are %s, expected different ones",
+                           first->name, second->name, what);
+    return config_fail(report, "%s:%d: the key \"%s\" has %s as the key \"%s\" in line %d, expected another one", file,
+                       second->line, second->name, what, first->name, first->line);
+}
+
+static bool check_key_doubles(const struct config *config, const char *file, struct config_report *report)
+{
+    bool ok = true;
+    size_t count = config->key_count;
+
+    if (count < 2)
+        return true;
+    const struct config_key **sorted = calloc(count, sizeof(*sorted));
+    if (sorted == NULL)
+        abort();
+    for (size_t i = 0; i < count; i++)
+        sorted[i] = &config->keys[i];
+    qsort(sorted, count, sizeof(*sorted), compare_names);
+    for (size_t i = 1; ok && i < count; i++) {
+        if (compare_names(&sorted[i - 1], &sorted[i]) == 0)
+            ok = doubles(sorted[i - 1], sorted[i], "the same name", file, report);
+    }
+    qsort(sorted, count, sizeof(*sorted), compare_hashes);
+    for (size_t i = 1; ok && i < count; i++) {
+        if (compare_hashes(&sorted[i - 1], &sorted[i]) == 0)
+            ok = doubles(sorted[i - 1], sorted[i], "the same secret", file, report);
+    }
+    free(sorted);
+    return ok;
+}
+
+static bool is_proxied(const struct config *config, struct span pattern)
+{
+    for (size_t i = 0; i < config->route_count; i++) {
+        if (config->routes[i].proxy != NULL && glob_match(pattern, span_of(config->routes[i].path)))
+            return true;
+    }
+    return false;
+}
+
+/* What a key names must be there: a misspelt route would lock its owner out. */
+static bool check_key_routes(const struct config *config, const char *file, struct config_report *report)
+{
+    for (size_t i = 0; i < config->key_count; i++) {
+        const struct config_key *key = &config->keys[i];
+        for (size_t j = 0; j < key->route_count; j++) {
+            struct span pattern = span_of(key->routes[j]);
+            bool found = is_proxied(config, pattern);
+            for (size_t k = 0; !found && k < route_count; k++)
+                found = glob_match(pattern, routes[k].path);
+            if (!found)
+                return config_fail(report,
+                                   "%s:%d: the key \"%s\" names the route \"%.80s\", which does not exist, expected "
+                                   "such as /v1/chat/completions or /v1/*",
+                                   file, key->line, key->name, key->routes[j]);
+        }
+    }
+    return true;
+}
+
+static bool has_depend(const struct config_route *route, enum depend_id id)
+{
+    for (size_t i = 0; i < route->depend_count; i++) {
+        if (route->depends[i] == id)
+            return true;
+    }
+    return false;
+}
+
+/* A route's place in the file and the message's ending. */
+struct route_check {
+    const struct config *config;
+    const struct config_route *route;
+    const char *file;
+    struct config_report *report;
+};
+
+static bool route_fail(const struct route_check *check, const char *what)
+{
+    return config_fail(check->report, "%s:%d: the route \"%.80s\" %s", check->file, check->route->line,
+                       check->route->path, what);
+}
+
+static bool check_depends(const struct route_check *check)
+{
+    const struct config_route *route = check->route;
+    const struct route *known = find_known(span_of(route->path));
+    bool api_key = has_depend(route, DEPEND_API_KEY), open = has_depend(route, DEPEND_PUBLIC);
+
+    if (!route->has_depends)
+        return true;
+    if (open && api_key)
+        return route_fail(check, "depends on \"public\" and \"api_key\", expected one of them");
+    if (api_key && route->depends[0] != DEPEND_API_KEY)
+        return route_fail(check, "has something before \"api_key\", expected \"api_key\" first");
+    if (has_depend(route, DEPEND_VALIDATE) && (known == NULL || known->body == NULL))
+        return route_fail(check, "has no body that \"validate\" knows, expected no \"validate\"");
+    if (!api_key && !open && check->config->key_count != 0)
+        return route_fail(check,
+                          "needs no key although keys are configured, expected \"api_key\", or \"public\" if that is "
+                          "meant");
+    return true;
+}
+
+/* The names of the backends that there are. */
+static void list_backends(const struct config *config, char *out, size_t size)
+{
+    out[0] = '\0';
+    for (size_t i = 0; i < config->backend_count; i++) {
+        size_t len = strlen(out);
+        snprintf(out + len, size - len, "%s%s", i != 0 ? " or " : "", config->backends[i].name);
+    }
+}
+
+static bool check_prefix(const struct route_check *check, struct span prefix)
+{
+    const char *path = check->route->path;
+
+    if (strpbrk(path, "?#%\\ ") != NULL || strstr(path, "//") != NULL || strstr(path, "/../") != NULL ||
+        strstr(path, "/./") != NULL || memchr(prefix.base, '*', prefix.len) != NULL)
+        return route_fail(check, "is not a plain prefix, expected such as /tools/*");
+    for (size_t i = 0; i < route_count; i++) {
+        struct span known = routes[i].path;
+        struct span alias = span_starts(known, SPAN("/v1/")) ? span_skip(known, 3) : known;
+        bool inside = known.base[known.len - 1] == '*' && span_starts(prefix, (struct span){known.base, known.len - 1});
+        if (inside || (known.len > 1 && (span_starts(known, prefix) || span_starts(alias, prefix)))) {
+            char message[200];
+            snprintf(message, sizeof(message), "would hide the built-in route %.*s, expected another prefix",
+                     (int)known.len, known.base);
+            return route_fail(check, message);
+        }
+    }
+    return true;
+}
+
+static bool check_proxy(const struct route_check *check)
+{
+    const struct config *config = check->config;
+    struct span path = span_of(check->route->path);
+    char names[160], message[300];
+
+    if (path.len < 3 || path.base[0] != '/' || memcmp(path.base + path.len - 2, "/*", 2) != 0)
+        return route_fail(check, "has a \"proxy\", expected a prefix of at least one letter such as /tools/*");
+    if (!check_prefix(check, (struct span){path.base, path.len - 1}))
+        return false;
+    for (size_t i = 0; i < config->backend_count; i++) {
+        if (strcmp(config->backends[i].name, check->route->proxy) == 0)
+            return config->backends[i].url.kind == BACKEND_HTTP ||
+                   route_fail(check, "goes to the demo model, which has nothing to proxy, expected another backend");
+    }
+    list_backends(config, names, sizeof(names));
+    snprintf(message, sizeof(message), "goes to the backend \"%.64s\", which does not exist, expected %s",
+             check->route->proxy, names);
+    return route_fail(check, message);
+}
+
+static bool check_path(const struct route_check *check)
+{
+    const char *names[route_count];
+    char message[160];
+
+    if (config_route_known(span_of(check->route->path)))
+        return true;
+    for (size_t i = 0; i < route_count; i++)
+        names[i] = routes[i].path.base;
+    const char *nearest = nearest_name(span_of(check->route->path), names, COUNT(names));
+    snprintf(message, sizeof(message), "does not exist%s%s, expected a built-in one, or a prefix with \"proxy\"",
+             nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "");
+    return route_fail(check, message);
+}
+
+bool config_check(const struct config *config, const char *file, struct config_report *report)
+{
+    struct route_check check = {config, NULL, file, report};
+
+    if (!check_listen(config, report) || !check_key_doubles(config, file, report) ||
+        !check_key_routes(config, file, report))
+        return false;
+    for (size_t i = 0; i < config->route_count; i++) {
+        check.route = &config->routes[i];
+        if (!(check.route->proxy != NULL ? check_proxy(&check) : check_path(&check)) || !check_depends(&check))
+            return false;
+    }
+    return true;
+}

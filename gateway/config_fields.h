@@ -1,0 +1,95 @@
+/* The fields of the file and how each is read. The table is in config_file.c; readers that belong together stand in
+ * config_fields_*.c. Internal to gateway/config*. */
+#ifndef WEIR_GATEWAY_CONFIG_FIELDS_H
+#define WEIR_GATEWAY_CONFIG_FIELDS_H
+
+#include "gateway/yaml_reader.h"
+
+/* Which mapping of the file a field stands in; each is read into the struct named here. */
+enum section {
+    SECTION_TOP,      /* struct config */
+    SECTION_LISTEN,   /* struct config_listen */
+    SECTION_TLS,      /* struct config_listen: "tls" of an address */
+    SECTION_CORS,     /* struct config */
+    SECTION_BACKEND,  /* struct backend_settings */
+    SECTION_UPSTREAM, /* struct backend_settings: "tls" of a backend */
+    SECTION_TIMEOUTS, /* struct backend_timeouts */
+    SECTION_KEY,      /* struct fields_key */
+    SECTION_ROUTE,    /* struct config_route */
+};
+
+/* A key and the two ways to give it. */
+struct fields_key {
+    struct config_key *key;
+    bool has_key, has_hash;
+};
+
+/* Reads a node into `target`: a member or the whole of the section's struct, as the table says. False after a failure.
+ */
+typedef bool (*fields_read)(struct yaml_reader *reader, const yaml_node_t *node, void *target);
+
+/* A word that a field takes. */
+struct fields_word {
+    const char *text;
+    bool later; /* known, but not available in this version */
+};
+
+/* Reads a mapping field by field into `object`. */
+bool fields_section(struct yaml_reader *reader, const yaml_node_t *node, enum section section, void *object);
+
+/* A list, each item read by `read` into `ctx`. */
+bool fields_items(struct yaml_reader *reader, const yaml_node_t *node, fields_read read, void *ctx);
+
+/* Refuses an empty list: to some readers it would mean "all", to others "none". */
+bool fields_not_empty(struct yaml_reader *reader, const yaml_node_t *node, size_t count, const char *expected);
+
+/* Reads a scalar and hands it to one of the config_value_* functions. */
+#define FIELDS_READ_VALUE(reader, node, value, call)                                                                   \
+    do {                                                                                                               \
+        struct config_value value;                                                                                     \
+        char subject[512];                                                                                             \
+        char *text = yaml_reader_value(reader, node, &value, subject);                                                 \
+        bool ok = text != NULL && (call);                                                                              \
+        config_free_secret(text);                                                                                      \
+        return ok;                                                                                                     \
+    } while (0)
+
+/* One of a few words; *which receives its index. */
+bool fields_word(struct yaml_reader *reader, const yaml_node_t *node, const struct fields_word *words, size_t count,
+                 size_t *which);
+
+/* Into a char * that is NULL so far; an empty one is refused. */
+bool fields_string(struct yaml_reader *reader, const yaml_node_t *node, void *target);
+bool fields_name(struct yaml_reader *reader, const yaml_node_t *node, void *target);
+bool fields_bool(struct yaml_reader *reader, const yaml_node_t *node, void *target);
+
+/* Readers of whole structs. */
+bool fields_listen(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+bool fields_listen_address(struct yaml_reader *reader, const yaml_node_t *node, void *listen_address);
+bool fields_listen_tls(struct yaml_reader *reader, const yaml_node_t *node, void *listen);
+bool fields_trusted_proxies(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+bool fields_cors(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+bool fields_cors_origins(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+
+bool fields_backends(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+bool fields_backend_url(struct yaml_reader *reader, const yaml_node_t *node, void *backend);
+bool fields_backend_models(struct yaml_reader *reader, const yaml_node_t *node, void *backend);
+bool fields_backend_auth(struct yaml_reader *reader, const yaml_node_t *node, void *auth);
+bool fields_backend_headers(struct yaml_reader *reader, const yaml_node_t *node, void *backend);
+bool fields_backend_tls(struct yaml_reader *reader, const yaml_node_t *node, void *backend);
+bool fields_backend_usage(struct yaml_reader *reader, const yaml_node_t *node, void *unused);
+bool fields_backend_timeouts(struct yaml_reader *reader, const yaml_node_t *node, void *timeouts);
+bool fields_balance(struct yaml_reader *reader, const yaml_node_t *node, void *unused);
+
+bool fields_keys(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+bool fields_key_name(struct yaml_reader *reader, const yaml_node_t *node, void *fields_key);
+bool fields_key_key(struct yaml_reader *reader, const yaml_node_t *node, void *fields_key);
+bool fields_key_hash(struct yaml_reader *reader, const yaml_node_t *node, void *fields_key);
+bool fields_key_models(struct yaml_reader *reader, const yaml_node_t *node, void *fields_key);
+bool fields_key_routes(struct yaml_reader *reader, const yaml_node_t *node, void *fields_key);
+bool fields_key_expires(struct yaml_reader *reader, const yaml_node_t *node, void *fields_key);
+
+bool fields_routes(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+bool fields_route_depends(struct yaml_reader *reader, const yaml_node_t *node, void *route);
+
+#endif

@@ -1,0 +1,108 @@
+#include "gateway/config_fields.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+bool fields_listen_address(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    struct config_value value;
+    char subject[512];
+    struct span host;
+    char *text = yaml_reader_value(reader, node, &value, subject);
+
+    *(char **)target = text;
+    return text != NULL && config_value_listen(&value, &host);
+}
+
+bool fields_listen_tls(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    const struct config_listen *listen = target;
+
+    if (!fields_section(reader, node, SECTION_TLS, target))
+        return false;
+    if (listen->tls_cert == NULL || listen->tls_key == NULL)
+        return yaml_reader_fail_value(reader, node, "has no \"%s\", expected both \"cert\" and \"key\"",
+                                      listen->tls_cert == NULL ? "cert" : "key");
+    return true;
+}
+
+static bool read_listen_item(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    struct config *config = target;
+    struct config_listen *listen = config_append(&config->listen, &config->listen_count, sizeof(*listen));
+
+    if (!yaml_reader_is_mapping(node)) {
+        if (!fields_listen_address(reader, node, &listen->address))
+            return false;
+    } else if (!fields_section(reader, node, SECTION_LISTEN, listen)) {
+        return false;
+    }
+    if (listen->address == NULL)
+        return yaml_reader_fail_value(reader, node, "has no \"address\", expected such as 127.0.0.1:8080");
+    for (size_t i = 0; i + 1 < config->listen_count; i++) {
+        if (strcasecmp(config->listen[i].address, listen->address) == 0)
+            return yaml_reader_fail_value(reader, node, "is the address of \"listen[%zu]\" again, expected another one",
+                                          i);
+    }
+    return true;
+}
+
+bool fields_listen(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    struct config *config = target;
+
+    return fields_items(reader, node, read_listen_item, target) &&
+           fields_not_empty(reader, node, config->listen_count, "at least one address");
+}
+
+static bool read_network_item(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    struct config *config = target;
+    struct config_network *network =
+        config_append(&config->trusted_proxies, &config->trusted_proxy_count, sizeof(*network));
+
+    FIELDS_READ_VALUE(reader, node, value, config_value_network(&value, network));
+}
+
+bool fields_trusted_proxies(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    return fields_items(reader, node, read_network_item, target);
+}
+
+/* An origin as browsers send it (RFC 6454 §6.2), or "*". */
+static bool read_origin_item(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    struct config *config = target;
+    char **origin = config_append(&config->cors.origins, &config->cors.count, sizeof(*origin));
+
+    if (!fields_string(reader, node, origin))
+        return false;
+    if (strcmp(*origin, "*") == 0 || strcmp(*origin, "null") == 0)
+        return true;
+    const char *host = strstr(*origin, "://");
+    bool valid = host != NULL && host != *origin && host[3] != '\0' && strpbrk(host + 3, "/?#@*") == NULL;
+    for (const char *c = *origin; valid && *c != '\0'; c++)
+        valid = *c > ' ' && *c <= '~';
+    if (!valid)
+        return yaml_reader_fail_value(reader, node,
+                                      "is not an origin, expected such as \"https://chat.example.com\" or \"*\"");
+    return true;
+}
+
+bool fields_cors_origins(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    struct config *config = target;
+
+    return fields_items(reader, node, read_origin_item, target) &&
+           fields_not_empty(reader, node, config->cors.count, "at least one origin, or \"*\"");
+}
+
+bool fields_cors(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    const struct config *config = target;
+
+    if (!fields_section(reader, node, SECTION_CORS, target))
+        return false;
+    if (config->cors.count == 0)
+        return yaml_reader_fail_value(reader, node, "has no \"origins\", expected a list of origins");
+    return true;
+}

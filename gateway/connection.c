@@ -1,0 +1,173 @@
+#include "gateway/connection.h"
+#include "base/clock.h"
+#include "gateway/worker.h"
+#include <h2o/http1.h>
+#include <h2o/http2.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static const char preface[] = "PRI * HTTP/2"; /* RFC 9113 §3.4 */
+
+struct connection {
+    h2o_linklist_t link;
+    struct worker *worker;
+    h2o_socket_t *sock;
+    h2o_accept_ctx_t *accept_ctx;
+    struct connection_watch *watch;
+    struct deadline first_bytes; /* until the protocol is known */
+    struct timeval connected_at;
+    unsigned requests; /* in flight */
+    bool http2;
+    bool registered; /* in the epoll set */
+    bool gone;
+};
+
+/* In the order in which they fire. */
+static void on_first_bytes(h2o_socket_t *sock, const char *err);
+static void on_first_bytes_late(struct deadline *deadline);
+static void on_watch(h2o_socket_t *sock, const char *err);
+static void on_close(void *ctx);
+
+void connection_accept(struct worker *worker, h2o_socket_t *sock, h2o_accept_ctx_t *accept_ctx)
+{
+    struct connection *connection = h2o_mem_alloc(sizeof(*connection));
+    *connection = (struct connection){.worker = worker, .sock = sock, .accept_ctx = accept_ctx};
+    h2o_linklist_insert(&worker->connections.list, &connection->link);
+    worker->connections.count++;
+    metric_add(worker->telemetry.connections, 1);
+    sock->on_close.cb = on_close;
+    sock->on_close.data = connection;
+    if (accept_ctx->ssl_ctx != NULL) {
+        h2o_accept(accept_ctx, sock);
+        return;
+    }
+    gettimeofday(&connection->connected_at, NULL);
+    connection->first_bytes.cb = on_first_bytes_late;
+    deadline_arm(&worker->deadlines, &connection->first_bytes, clock_us() + worker->site->config->request_timeout_us);
+    sock->data = connection;
+    h2o_socket_read_start(sock, on_first_bytes);
+}
+
+/* libh2o tells the protocols apart only together with the Upgrade to h2c, which RFC 9113 has dropped. */
+static void on_first_bytes(h2o_socket_t *sock, const char *err)
+{
+    struct connection *connection = sock->data;
+    if (err != NULL) {
+        h2o_socket_close(sock);
+        return;
+    }
+    size_t n = sock->input->size < sizeof(preface) - 1 ? sock->input->size : sizeof(preface) - 1;
+    bool may_be_http2 = memcmp(sock->input->bytes, preface, n) == 0;
+    if (may_be_http2 && n < sizeof(preface) - 1)
+        return;
+    deadline_disarm(&connection->worker->deadlines, &connection->first_bytes);
+    h2o_socket_read_stop(sock);
+    if (may_be_http2)
+        h2o_http2_accept(connection->accept_ctx, sock, connection->connected_at);
+    else
+        h2o_http1_accept(connection->accept_ctx, sock, connection->connected_at);
+}
+
+static void on_first_bytes_late(struct deadline *deadline)
+{
+    h2o_socket_close(H2O_STRUCT_FROM_MEMBER(struct connection, first_bytes, deadline)->sock);
+}
+
+static void on_close(void *ctx)
+{
+    struct connection *connection = ctx;
+    struct worker *worker = connection->worker;
+    deadline_disarm(&worker->deadlines, &connection->first_bytes);
+    /* The descriptor is closed right after this, but events already fetched may name it. */
+    if (connection->registered)
+        epoll_ctl(worker->connections.epoll, EPOLL_CTL_DEL, h2o_socket_get_fd(connection->sock), NULL);
+    h2o_linklist_unlink(&connection->link);
+    worker->connections.count--;
+    metric_add(worker->telemetry.connections, -1);
+    free(connection);
+}
+
+struct connection *connection_of(h2o_req_t *req)
+{
+    return req->conn->callbacks->get_socket(req->conn)->on_close.data;
+}
+
+void connection_watch(struct connection *connection, struct connection_watch *watch)
+{
+    connection->watch = watch;
+    if (watch == NULL || connection->registered)
+        return;
+    /* Once for the life of the connection: a pair of system calls for each request would cost a tenth of it. */
+    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = connection};
+    if (epoll_ctl(connection->worker->connections.epoll, EPOLL_CTL_ADD, h2o_socket_get_fd(connection->sock), &event) ==
+        0)
+        connection->registered = true;
+}
+
+static void on_watch(h2o_socket_t *sock, const char *err)
+{
+    struct worker *worker = sock->data;
+    (void)err;
+    /* One at a time: what on_gone does may close other connections that have events waiting. */
+    struct epoll_event event;
+    while (epoll_wait(worker->connections.epoll, &event, 1, 0) == 1) {
+        struct connection *connection = event.data.ptr;
+        connection->gone = true;
+        if (connection->watch != NULL) {
+            struct connection_watch *watch = connection->watch;
+            connection->watch = NULL;
+            watch->on_gone(watch);
+        }
+    }
+}
+
+bool connections_init(struct worker *worker)
+{
+    struct connections *connections = &worker->connections;
+    h2o_linklist_init_anchor(&connections->list);
+    connections->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (connections->epoll == -1)
+        return false;
+    connections->epoll_sock = h2o_evloop_socket_create(worker->ctx.loop, connections->epoll, H2O_SOCKET_FLAG_DONT_READ);
+    connections->epoll_sock->data = worker;
+    h2o_socket_read_start(connections->epoll_sock, on_watch);
+    return true;
+}
+
+void connections_dispose(struct worker *worker)
+{
+    h2o_socket_close(worker->connections.epoll_sock);
+}
+
+void connection_request_begins(struct connection *connection, bool http2)
+{
+    connection->requests++;
+    connection->http2 = http2;
+}
+
+void connection_request_ends(struct connection *connection)
+{
+    connection->requests--;
+}
+
+static void close_where(struct worker *worker, bool all, bool http2)
+{
+    struct connections *connections = &worker->connections;
+    for (h2o_linklist_t *link = connections->list.next; link != &connections->list; link = link->next) {
+        struct connection *connection = H2O_STRUCT_FROM_MEMBER(struct connection, link, link);
+        /* A connection with bytes of a request on it is not idle. */
+        if (all || (connection->requests == 0 && connection->sock->input->size == 0 && (http2 || !connection->http2)))
+            shutdown(h2o_socket_get_fd(connection->sock), all ? SHUT_RDWR : SHUT_RD);
+    }
+}
+
+void connections_close_idle(struct worker *worker, bool http2)
+{
+    close_where(worker, false, http2);
+}
+
+void connections_close_all(struct worker *worker)
+{
+    close_where(worker, true, true);
+}

@@ -1,0 +1,45 @@
+#include "gateway/depend.h"
+#include <stdio.h>
+
+static enum depend_result refuse(struct call *call, int status, const char *refusal, const char *param,
+                                 const char *message)
+{
+    struct dialect_error error = {.status = status, .param = param, .message = message};
+    call_refuse(call, refusal, &error);
+    return DEPEND_REFUSED;
+}
+
+/* application/json, application/…+json, with any parameters. A body without a type is taken at its word. */
+static bool is_json_type(struct span type)
+{
+    const char *semicolon = type.len != 0 ? memchr(type.base, ';', type.len) : NULL;
+    if (semicolon != NULL)
+        type.len = (size_t)(semicolon - type.base);
+    type = span_trim(type);
+    return type.len == 0 || span_ieq(type, SPAN("application/json")) ||
+           (type.len > 17 && span_ieq((struct span){type.base, 12}, SPAN("application/")) &&
+            span_ieq(span_skip(type, type.len - 5), SPAN("+json")));
+}
+
+enum depend_result depend_validate(struct call *call)
+{
+    const struct body_descriptor *body = call->route->route.body;
+    if (body == NULL)
+        return DEPEND_NEXT;
+    if (!is_json_type(call->content_type))
+        return refuse(call, 415, "content_type", NULL,
+                      "The request body must be JSON: send Content-Type: application/json.");
+    call_scan_body(call, body);
+    if (call->scan == CALL_BAD_JSON) {
+        char message[200];
+        snprintf(message, sizeof(message), "We could not parse the JSON body of your request: %s (byte %zu).",
+                 call->json_error.message, call->json_error.offset);
+        return refuse(call, 400, "invalid_json", NULL, message);
+    }
+    struct body_problem problem;
+    if (!body_check(body, &call->root, call->fields, &problem))
+        return refuse(call, 400, "invalid_body", problem.param, problem.message);
+    if (call->model_len == 0)
+        return refuse(call, 400, "invalid_body", "model", "'model' is too long or is not valid Unicode.");
+    return DEPEND_NEXT;
+}

@@ -1,0 +1,108 @@
+#include "gateway/http_call.h"
+#include "base/clock.h"
+#include "gateway/telemetry.h"
+#include "gateway/worker.h"
+
+static const struct call_transport transport = {
+    .refuse = http_reply_refuse,
+    .answer = http_reply_answer,
+    .stream = http_stream_begin,
+};
+
+static void on_gone(struct connection_watch *watch);
+static void on_dispose(void *ptr);
+
+/* Answers what needs no route: preflights and paths and methods that do not exist. True if it did. */
+static bool answered_early(struct http_call *http)
+{
+    struct call *call = &http->call;
+    unsigned method = route_method(call->method);
+    if (method == METHOD_OPTIONS && call->site->config->cors.count != 0 &&
+        call_header(call, SPAN("access-control-request-method")).len != 0) {
+        http_reply_preflight(http, http->cors_origin.len != 0);
+        return true;
+    }
+    if (call->route == NULL) {
+        struct dialect_error error = {
+            .status = 404, .code = "unknown_url", .message = "Unknown request URL. See / for what there is."};
+        if (span_starts(call->path, SPAN("/v1/v1/")))
+            error.message = "The path has /v1 twice: set the client's base URL to end in /v1 only once, or without it.";
+        call_refuse(call, "not_found", &error);
+        return true;
+    }
+    if ((method & call->route->route.methods) == 0) {
+        call->record.refusal = "method_not_allowed";
+        http_reply_method_not_allowed(http, call->route->route.methods);
+        return true;
+    }
+    return false;
+}
+
+static int on_req(h2o_handler_t *handler, h2o_req_t *req)
+{
+    (void)handler;
+    struct http_call *http = h2o_mem_alloc_shared(&req->pool, sizeof(*http), on_dispose);
+    memset(http, 0, sizeof(*http));
+    struct worker *worker = worker_of(req);
+    struct call *call = &http->call;
+    http->req = req;
+    call->transport = &transport;
+    call->worker = worker;
+    call->site = site_retain(worker->site);
+    call->completion = &http->completion;
+    call->record.started_us = clock_us();
+    metric_add(worker->telemetry.requests_in_flight, 1);
+    http->connection = connection_of(req);
+    connection_request_begins(http->connection, req->version >= 0x200);
+    if (!http_request_read(http) || answered_early(http))
+        return 0;
+    if (req->version < 0x200) {
+        http->watch.on_gone = on_gone;
+        connection_watch(http->connection, &http->watch);
+    }
+    /* The answer may be complete before this returns, and the request gone. */
+    h2o_mem_addref_shared(http);
+    call_run(call);
+    if (http->phase == HTTP_WAITING)
+        http_stream_arm_early_head(http);
+    h2o_mem_release_shared(http);
+    return 0;
+}
+
+static void on_gone(struct connection_watch *watch)
+{
+    struct http_call *http = H2O_STRUCT_FROM_MEMBER(struct http_call, watch, watch);
+    http_stream_client_gone(http);
+}
+
+static void on_dispose(void *ptr)
+{
+    struct http_call *http = ptr;
+    struct call *call = &http->call;
+    struct worker *worker = call->worker;
+    if (http->watch.on_gone != NULL)
+        connection_watch(http->connection, NULL);
+    connection_request_ends(http->connection);
+    deadline_disarm(&worker->deadlines, &http->deadline);
+    call_end_job(call);
+    completion_end(&http->completion);
+    http_stream_leave(http);
+    if (http->phase != HTTP_ENDED || http->client_gone) {
+        call->record.status = 499;
+        call->record.end = "client_left";
+    }
+    telemetry_call_done(call);
+    metric_add(worker->telemetry.requests_in_flight, -1);
+    if (http->counted_stream)
+        metric_add(worker->telemetry.streams_in_flight, -1);
+    identity_release(call->identity);
+    site_release(call->site);
+}
+
+void http_call_register(h2o_hostconf_t *host)
+{
+    h2o_pathconf_t *path = h2o_config_register_path(host, "/", 0);
+    h2o_handler_t *handler = h2o_create_handler(path, sizeof(*handler));
+    handler->on_req = on_req;
+    http_reply_register_library_errors(host);
+}

@@ -1,0 +1,85 @@
+/* A call that came in by HTTP/1.1 or HTTP/2: libh2o's request on one side, the transport-neutral call on the other.
+ * Lives in the request's memory pool and ends, in its dispose, however the request ends. One thread. */
+#ifndef WEIR_GATEWAY_HTTP_CALL_H
+#define WEIR_GATEWAY_HTTP_CALL_H
+
+#include "gateway/completion.h"
+#include "gateway/connection.h"
+
+enum http_phase {
+    HTTP_WAITING,   /* nothing of the answer has been given to libh2o */
+    HTTP_STREAMING, /* the head has */
+    HTTP_ENDED,     /* the last bytes have */
+};
+
+struct http_call {
+    struct call call;
+    struct completion completion;
+    h2o_req_t *req;
+    struct connection *connection;
+    struct connection_watch watch; /* HTTP/1 only: HTTP/2 tells of clients that leave */
+    h2o_generator_t generator;
+    struct stream_subscriber subscriber;
+    struct deadline deadline; /* the next of: early head, ping, a stalled client */
+    enum http_phase phase;
+    bool streamed;   /* the stream is of server-sent events */
+    bool head_ready; /* the backend's head stands in req->res */
+    bool sending;    /* libh2o has bytes and will call proceed */
+    bool counted_stream;
+    bool client_gone;
+    bool stalled;
+    h2o_iovec_t last_words; /* an error event that waits for what is being sent */
+    size_t in_flight;       /* stream bytes in what is being sent */
+    uint64_t sent_us;       /* when something was last given to libh2o, or taken by the client */
+    uint64_t events_seen, last_event_us;
+    struct span cors_origin; /* what to allow; empty: nothing */
+    bool cors_vary;
+};
+
+/* Makes `host` answer all paths by weir. */
+void http_call_register(h2o_hostconf_t *host);
+
+/* ---- between the files of this transport ---- */
+
+/* Fills the call in from the request. Returns false, having answered, if the request is not fit to be looked at. */
+bool http_request_read(struct http_call *http);
+
+/* call_transport's three ways to answer; see call.h. */
+void http_reply_refuse(struct call *call, const struct dialect_error *error, unsigned retry_after, int retry);
+void http_reply_answer(struct call *call, int status, struct span content_type, struct span body);
+void http_stream_begin(struct call *call, const struct exchange_head *head, struct stream *stream);
+
+/* Adds a response header; name and value must live as long as the request. */
+void http_reply_header(struct http_call *http, struct span name, struct span value);
+
+/* The headers that every answer carries: request id, CORS. */
+void http_reply_common_headers(struct http_call *http);
+
+/* Answers a CORS preflight (Fetch standard, "CORS-preflight request"). */
+void http_reply_preflight(struct http_call *http, bool allowed);
+
+/* Answers 405 with Allow. */
+void http_reply_method_not_allowed(struct http_call *http, unsigned methods);
+
+/* Gives libh2o's own errors, which come before any handler runs (400, 413, 417), the usual body. */
+void http_reply_register_library_errors(h2o_hostconf_t *host);
+
+/* Gives the head to libh2o. */
+void http_reply_start(struct http_call *http);
+
+/* The reason phrase of a status. */
+const char *http_reason(int status);
+
+/* Arms early_head's timer, if the configuration wants it and the call asks for a stream. */
+void http_stream_arm_early_head(struct http_call *http);
+
+/* An error after the head has gone out: in the stream, or by breaking it off. */
+void http_stream_fail(struct http_call *http, const struct dialect_error *error);
+
+/* The client has left. */
+void http_stream_client_gone(struct http_call *http);
+
+/* Unsubscribes and copies the stream's facts into the record. */
+void http_stream_leave(struct http_call *http);
+
+#endif

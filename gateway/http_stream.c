@@ -1,0 +1,410 @@
+/* A backend's stream as an HTTP answer: the stream's subscriber on one side, libh2o's generator on the other. */
+#include "base/clock.h"
+#include "gateway/http_call.h"
+#include "gateway/telemetry.h"
+#include "gateway/worker.h"
+#include <sys/socket.h>
+
+/* The head waits for the first event, but a first event that grows beyond this is let go as it comes. */
+#define HOLD_MAX 32768
+#define SLICES_MAX 8
+#define ERROR_EVENT_MAX ((size_t)8192)
+static const char ping[] = ": ping\n"; /* no blank line: some SDKs make an event of that */
+
+/* In the order in which they fire. */
+static void on_deadline(struct deadline *deadline);
+static void on_data(struct stream_subscriber *subscriber);
+static void on_proceed(h2o_generator_t *generator, h2o_req_t *req);
+static void on_stop(h2o_generator_t *generator, h2o_req_t *req);
+
+/* ---- the head ---- */
+
+static bool is_listed(const struct span *names, size_t count, struct span name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (span_eq(names[i], name))
+            return true;
+    return false;
+}
+
+/* Headers of a backend's answer that go no further: libh2o writes some itself, others are between weir and the backend.
+ */
+static bool ends_here(const struct http_call *http, struct span name)
+{
+    static const struct span names[] = {SPAN("set-cookie"), SPAN("server"), SPAN("date"), SPAN("alt-svc")};
+    static const struct span streamed[] = {SPAN("cache-control"), SPAN("x-accel-buffering"), SPAN("content-encoding")};
+    static const struct span cors = SPAN("access-control-");
+    return is_listed(names, sizeof(names) / sizeof(names[0]), name) ||
+           (http->streamed && is_listed(streamed, sizeof(streamed) / sizeof(streamed[0]), name)) ||
+           (http->call.site->config->cors.count != 0 && span_starts(name, cors));
+}
+
+static void add_stream_headers(struct http_call *http)
+{
+    http_reply_header(http, SPAN("cache-control"), SPAN("no-cache"));
+    http_reply_header(http, SPAN("x-accel-buffering"), SPAN("no"));
+}
+
+/* Copies the backend's head into libh2o's response; nothing is sent yet. */
+static void prepare_head(struct http_call *http, const struct exchange_head *head)
+{
+    h2o_req_t *req = http->req;
+    size_t size = 0;
+    for (size_t i = 0; i < head->header_count; i++)
+        size += head->headers[i].name.len + head->headers[i].value.len;
+    char *copy = h2o_mem_alloc_pool(&req->pool, size);
+    for (size_t i = 0; i < head->header_count; i++) {
+        struct span name = head->headers[i].name, value = head->headers[i].value;
+        if (ends_here(http, name))
+            continue;
+        if (span_eq(name, SPAN("x-request-id")))
+            name = SPAN("x-upstream-request-id");
+        else
+            name = (struct span){memcpy(copy, name.base, name.len), name.len}, copy += name.len;
+        value = (struct span){memcpy(copy, value.base, value.len), value.len};
+        copy += value.len;
+        http_reply_header(http, name, value);
+    }
+    req->res.status = head->status;
+    req->res.reason = http_reason(head->status);
+    /* Pings and error events may be put into a stream, so no length can be promised. */
+    if (head->content_length != UINT64_MAX && !http->streamed)
+        req->res.content_length = (size_t)head->content_length;
+    if (http->streamed)
+        add_stream_headers(http);
+    http_reply_common_headers(http);
+    http->head_ready = true;
+    http->call.record.status = head->status;
+}
+
+static void start(struct http_call *http)
+{
+    struct worker *worker = http->call.worker;
+    http->generator = (h2o_generator_t){on_proceed, on_stop};
+    http->sent_us = clock_us();
+    http_reply_start(http);
+    if (!http->streamed)
+        return;
+    http->counted_stream = true;
+    metric_add(worker->telemetry.streams_in_flight, 1);
+}
+
+/* ---- time: early head, pings, clients that take nothing ---- */
+
+static void arm(struct http_call *http)
+{
+    const struct config *config = http->call.site->config;
+    uint64_t at = UINT64_MAX, now = clock_us();
+    if (http->sending)
+        at = http->sent_us + config->send_timeout_us;
+    /* Once armed it is left alone at each event; so, while something is being sent, it must look again in time for a
+     * ping. */
+    if (http->streamed && config->sse_ping_us != 0) {
+        uint64_t ping_at = (http->sending ? now : http->sent_us) + config->sse_ping_us;
+        if (ping_at < at)
+            at = ping_at;
+    }
+    if (at != UINT64_MAX)
+        deadline_arm(&http->call.worker->deadlines, &http->deadline, at);
+}
+
+void http_stream_arm_early_head(struct http_call *http)
+{
+    uint64_t wait = http->call.site->config->early_head_us;
+    if (wait == 0 || !call_wants_stream(&http->call))
+        return;
+    http->deadline.cb = on_deadline;
+    deadline_arm(&http->call.worker->deadlines, &http->deadline, http->call.record.started_us + wait);
+}
+
+static void send_ping(struct http_call *http)
+{
+    h2o_iovec_t out = h2o_iovec_init(ping, sizeof(ping) - 1);
+    http->sending = true;
+    http->sent_us = clock_us();
+    h2o_send(http->req, &out, 1, H2O_SEND_STATE_IN_PROGRESS);
+}
+
+/* Commits to 200 before the backend has said anything, because something in front of the gateway would not wait longer.
+ */
+static void send_early_head(struct http_call *http)
+{
+    if (http->head_ready && http->req->res.status != 200)
+        return;
+    if (!http->head_ready) {
+        http->streamed = true;
+        http->req->res.status = 200;
+        http->req->res.reason = http_reason(200);
+        http->call.record.status = 200;
+        http_reply_header(http, SPAN("content-type"), SPAN("text/event-stream; charset=utf-8"));
+        add_stream_headers(http);
+        http_reply_common_headers(http);
+    }
+    start(http);
+    send_ping(http);
+    arm(http);
+}
+
+/* A client that takes nothing for so long holds memory, a connection and a backend's attention for nobody. */
+static void cut_off_stalled(struct http_call *http)
+{
+    h2o_socket_t *sock = http->req->conn->callbacks->get_socket(http->req->conn);
+    http->stalled = true;
+    http->call.record.end = "send_timeout";
+    stream_unsubscribe(&http->subscriber);
+    /* On HTTP/2 other streams share the connection: only if nothing at all can be written is it given up. */
+    if (http->req->version < 0x200 || h2o_socket_is_writing(sock))
+        shutdown(h2o_socket_get_fd(sock), SHUT_RDWR);
+}
+
+static void on_deadline(struct deadline *deadline)
+{
+    struct http_call *http = H2O_STRUCT_FROM_MEMBER(struct http_call, deadline, deadline);
+    const struct config *config = http->call.site->config;
+    uint64_t now = clock_us();
+    if (http->phase == HTTP_WAITING) {
+        send_early_head(http);
+        return;
+    }
+    if (http->phase == HTTP_ENDED)
+        return;
+    if (http->sending) {
+        if (now >= http->sent_us + config->send_timeout_us) {
+            cut_off_stalled(http);
+            return;
+        }
+    } else if (now >= http->sent_us + config->sse_ping_us &&
+               (http->subscriber._stream == NULL || stream_at_boundary(&http->subscriber))) {
+        send_ping(http);
+    } else if (now >= http->sent_us + config->sse_ping_us) {
+        http->sent_us = now; /* in the middle of an event: look again later */
+    }
+    arm(http);
+}
+
+/* ---- the body ---- */
+
+void http_stream_begin(struct call *call, const struct exchange_head *head, struct stream *stream)
+{
+    struct http_call *http = H2O_STRUCT_FROM_MEMBER(struct http_call, call, call);
+    http->deadline.cb = on_deadline;
+    http->subscriber.on_data = on_data;
+    if (http->phase == HTTP_STREAMING && (head->status != 200 || !head->sse)) {
+        /* Committed to a stream by early_head; what came instead can only be told as an error in it. */
+        char message[100];
+        snprintf(message, sizeof(message), "The backend answered %d instead of a stream.", head->status);
+        struct dialect_error error = {
+            .status = head->status >= 400 ? head->status : 502, .code = "backend_failed", .message = message};
+        http_stream_fail(http, &error);
+        return;
+    }
+    if (http->phase == HTTP_WAITING) {
+        http->streamed = head->sse;
+        prepare_head(http, head);
+    }
+    if (!stream_subscribe(stream, &http->subscriber, 0))
+        h2o_fatal("a new stream has no beginning");
+}
+
+/* Times between events, for the histogram; several that came at once share their time. */
+static void observe_events(struct http_call *http, const struct stream_facts *facts)
+{
+    uint64_t events = facts->events - http->events_seen;
+    if (events == 0)
+        return;
+    if (http->events_seen != 0) {
+        uint64_t each = (facts->last_event_us - http->last_event_us) / events;
+        for (uint64_t i = 0; i < events && i < SLICES_MAX; i++)
+            metric_observe_us(http->call.worker->telemetry.between_events, each);
+    }
+    http->events_seen = facts->events;
+    http->last_event_us = facts->last_event_us;
+}
+
+static void send_final(struct http_call *http, h2o_iovec_t *out, size_t count, h2o_send_state_t state)
+{
+    http->phase = HTTP_ENDED;
+    deadline_disarm(&http->call.worker->deadlines, &http->deadline);
+    if (http->call.record.end == NULL)
+        http->call.record.end = "finished";
+    /* Nothing of `http` may be touched after this: the request may be gone. */
+    h2o_send(http->req, out, count, state);
+}
+
+void http_stream_fail(struct http_call *http, const struct dialect_error *error)
+{
+    if (http->phase == HTTP_ENDED || http->stalled)
+        return;
+    struct strbuf event;
+    strbuf_init(&event, ERROR_EVENT_MAX);
+    dialect_error_event(dialect_get(http->call.route->route.dialect), error, http->events_seen, &event);
+    h2o_iovec_t out = h2o_strdup(&http->req->pool, event.base, event.len);
+    strbuf_dispose(&event);
+    if (http->sending) {
+        http->last_words = out; /* on_proceed sends them */
+        return;
+    }
+    send_final(http, &out, 1, H2O_SEND_STATE_FINAL);
+}
+
+/* The stream broke after its head went out: said in the stream if it stands between two events, else by cutting it off.
+ */
+static void tell_broken(struct http_call *http)
+{
+    struct stream *stream = http->subscriber._stream;
+    struct call_record *record = &http->call.record;
+    struct dialect_error error;
+    record->failure = stream_failure(stream);
+    record->end = stream_failure_name(record->failure);
+    snprintf(record->problem, sizeof(record->problem), "%s", stream_failure_message(stream));
+    if (http->streamed && stream_ends_at_boundary(stream)) {
+        if (stream_facts(stream)->error_event) { /* the backend has told already */
+            send_final(http, NULL, 0, H2O_SEND_STATE_FINAL);
+            return;
+        }
+        completion_error(record->failure, record->problem, &error);
+        error.request_id = http->call.request_id;
+        http_stream_fail(http, &error);
+        return;
+    }
+    h2o_req_t *req = http->req;
+    if (req->version < 0x101) {
+        /* Without chunks or a length only a reset tells a client that its answer is not whole. */
+        struct linger linger = {.l_onoff = 1, .l_linger = 0};
+        setsockopt(h2o_socket_get_fd(req->conn->callbacks->get_socket(req->conn)), SOL_SOCKET, SO_LINGER, &linger,
+                   sizeof(linger));
+    }
+    send_final(http, NULL, 0, H2O_SEND_STATE_ERROR);
+}
+
+/* Whether the head may go out: at the first complete event, or when there is no telling of events. */
+static bool head_may_go(const struct http_call *http)
+{
+    const struct stream *stream = http->subscriber._stream;
+    if (!http->streamed || http->req->res.status != 200)
+        return stream_facts(stream)->bytes != 0 || stream_state(stream) == STREAM_ENDED;
+    return stream_facts(stream)->events != 0 || stream_facts(stream)->bytes >= HOLD_MAX ||
+           stream_state(stream) == STREAM_ENDED;
+}
+
+static void on_data(struct stream_subscriber *subscriber)
+{
+    struct http_call *http = H2O_STRUCT_FROM_MEMBER(struct http_call, subscriber, subscriber);
+    struct stream *stream = subscriber->_stream;
+    const struct stream_facts *facts = stream_facts(stream);
+    struct slice slices[SLICES_MAX];
+    h2o_iovec_t out[SLICES_MAX];
+
+    observe_events(http, facts);
+    if (http->phase == HTTP_WAITING) {
+        if (!head_may_go(http)) {
+            if (stream_state(stream) == STREAM_BROKEN) {
+                struct call_record *record = &http->call.record;
+                record->failure = stream_failure(stream);
+                snprintf(record->problem, sizeof(record->problem), "%s", stream_failure_message(stream));
+                telemetry_upstream_error(http->call.worker, record->backend, record->failure);
+                completion_failed(&http->call, record->failure, record->problem);
+                return;
+            }
+            stream_wait(subscriber);
+            return;
+        }
+        deadline_disarm(&http->call.worker->deadlines, &http->deadline);
+        start(http);
+    }
+    if (http->sending || http->phase == HTTP_ENDED)
+        return; /* on_proceed comes back here */
+    size_t count = stream_peek(subscriber, slices, SLICES_MAX);
+    if (count == 0 && stream_state(stream) == STREAM_OPEN) {
+        stream_wait(subscriber);
+        return;
+    }
+    if (count == 0 && stream_state(stream) == STREAM_BROKEN) {
+        telemetry_upstream_error(http->call.worker, http->call.record.backend, stream_failure(stream));
+        tell_broken(http);
+        return;
+    }
+    http->in_flight = 0;
+    for (size_t i = 0; i < count; i++) {
+        out[i] = h2o_iovec_init(slices[i].bytes.base, slices[i].bytes.len);
+        http->in_flight += slices[i].bytes.len;
+    }
+    if (http->call.record.first_us == 0)
+        http->call.record.first_us = facts->first_event_us != 0 ? facts->first_event_us : clock_us();
+    if (stream_state(stream) == STREAM_ENDED && http->in_flight == stream_unread(subscriber)) {
+        send_final(http, out, count, H2O_SEND_STATE_FINAL);
+        return;
+    }
+    http->sending = true;
+    http->sent_us = facts->last_event_us != 0 ? facts->last_event_us : clock_us();
+    if (!deadline_armed(&http->deadline))
+        arm(http);
+    h2o_send(http->req, out, count, H2O_SEND_STATE_IN_PROGRESS);
+}
+
+static void on_proceed(h2o_generator_t *generator, h2o_req_t *req)
+{
+    struct http_call *http = H2O_STRUCT_FROM_MEMBER(struct http_call, generator, generator);
+    (void)req;
+    http->sending = false;
+    if (http->stalled || http->client_gone) {
+        send_final(http, NULL, 0, H2O_SEND_STATE_ERROR);
+        return;
+    }
+    if (http->last_words.len != 0) {
+        send_final(http, &http->last_words, 1, H2O_SEND_STATE_FINAL);
+        return;
+    }
+    if (http->subscriber._stream == NULL)
+        return; /* only a ping, before the backend answered */
+    size_t sent = http->in_flight;
+    http->in_flight = 0;
+    stream_consume(&http->subscriber, sent);
+    stream_ready(&http->subscriber);
+}
+
+/* ---- ends ---- */
+
+static void on_stop(h2o_generator_t *generator, h2o_req_t *req)
+{
+    struct http_call *http = H2O_STRUCT_FROM_MEMBER(struct http_call, generator, generator);
+    (void)req;
+    http_stream_leave(http);
+}
+
+void http_stream_leave(struct http_call *http)
+{
+    if (http->subscriber._stream == NULL)
+        return;
+    const struct stream_facts *facts = stream_facts(http->subscriber._stream);
+    http->call.record.bytes = facts->bytes - stream_unread(&http->subscriber) + http->in_flight;
+    http->call.record.events = facts->events;
+    http->call.record.usage = facts->usage;
+    stream_unsubscribe(&http->subscriber);
+}
+
+void http_stream_client_gone(struct http_call *http)
+{
+    h2o_req_t *req = http->req;
+    http->client_gone = true;
+    call_end_job(&http->call);
+    completion_end(&http->completion);
+    http_stream_leave(http);
+    req->http1_is_persistent = 0;
+    if (http->phase == HTTP_ENDED)
+        return;
+    deadline_disarm(&http->call.worker->deadlines, &http->deadline);
+    if (http->phase == HTTP_WAITING) {
+        /* libh2o closes a connection only after an answer; this one is for nobody, and the log says 499. */
+        shutdown(h2o_socket_get_fd(req->conn->callbacks->get_socket(req->conn)), SHUT_RDWR);
+        memset(&req->res.headers, 0, sizeof(req->res.headers));
+        http->phase = HTTP_ENDED;
+        h2o_send_error_generic(req, 499, http_reason(499), "", H2O_SEND_ERROR_HTTP1_CLOSE_CONNECTION);
+        return;
+    }
+    h2o_socket_t *sock = req->conn->callbacks->get_socket(req->conn);
+    if (http->sending || h2o_socket_is_writing(sock))
+        shutdown(h2o_socket_get_fd(sock), SHUT_RDWR); /* libh2o closes when its write fails */
+    else
+        send_final(http, NULL, 0, H2O_SEND_STATE_ERROR);
+}

@@ -1,0 +1,160 @@
+#include "gateway/server.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "gateway/worker.h"
+#include <h2o/hostinfo.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* Name look-ups block a thread each; a slow resolver must not hold up the names that it knows. */
+#define RESOLVER_THREADS 16
+#define LOG_FLUSH_MS 2000
+
+static bool open_listeners(struct server *server, const struct config *config)
+{
+    server->listeners = calloc(config->listen_count, sizeof(server->listeners[0]));
+    for (size_t i = 0; i < config->listen_count; i++) {
+        char error[512];
+        if (!listener_open(&server->listeners[i], &config->listen[i], config->workers, error, sizeof(error))) {
+            fprintf(stderr, "weir: %s\n", error);
+            return false;
+        }
+        server->listener_count++;
+    }
+    return true;
+}
+
+static void close_listeners(struct server *server)
+{
+    for (size_t i = 0; i < server->listener_count; i++)
+        listener_close(&server->listeners[i]);
+    free(server->listeners);
+}
+
+static bool create_workers(struct server *server, struct site *site)
+{
+    for (unsigned i = 0; i < site->config->workers; i++) {
+        char error[512];
+        struct worker *worker = worker_create(server, i, site, error, sizeof(error));
+        if (worker == NULL) {
+            fprintf(stderr, "weir: %s\n", error);
+            return false;
+        }
+        server->workers[server->worker_count++] = worker;
+    }
+    return true;
+}
+
+/* Each client and each backend connection wants a descriptor. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+/* The first model that a person can try: a plain name of a backend. */
+static const char *first_model(const struct config *config)
+{
+    for (size_t i = 0; i < config->backend_count; i++) {
+        const struct backend_settings *backend = &config->backends[i];
+        if (backend->model_count == 0)
+            return backend->url.kind == BACKEND_DEMO ? "demo" : "MODEL";
+        for (size_t m = 0; m < backend->model_count; m++)
+            if (strchr(backend->models[m].pattern, '*') == NULL)
+                return backend->models[m].pattern;
+    }
+    return "MODEL";
+}
+
+/* What a person who starts weir by hand wants to see: where it is and how to try it. */
+static void greet(const struct server *server, const struct config *config)
+{
+    const char *scheme = config->listen[0].tls_cert != NULL ? "https" : "http";
+    const char *address = server->listeners[0].display, *unix_path = server->listeners[0].unix_path;
+    printf("weir %s serves on", WEIR_VERSION);
+    for (size_t i = 0; i < server->listener_count; i++)
+        printf("%s %s", i != 0 ? "," : "", server->listeners[i].display);
+    printf(" with %u worker%s\n", config->workers, config->workers == 1 ? "" : "s");
+    if (unix_path == NULL)
+        printf("  base URL: %s://%s/v1\n", scheme, address);
+    printf("  model:    %s\n", first_model(config));
+    printf("  try:      curl -N %s%s%s%s%s://%s/v1/chat/completions -H 'Content-Type: application/json' %s"
+           "-d '{\"model\":\"%s\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Hello!\"}]}'\n",
+           unix_path != NULL ? "--unix-socket " : "", unix_path != NULL ? unix_path : "", unix_path != NULL ? " " : "",
+           config->listen[0].tls_cert != NULL ? "-k " : "", scheme, unix_path != NULL ? "localhost" : address,
+           config->key_count != 0 ? "-H \"Authorization: Bearer $KEY\" " : "", first_model(config));
+    fflush(stdout);
+}
+
+static void tell_all(struct server *server, enum worker_order order)
+{
+    for (size_t i = 0; i < server->worker_count; i++)
+        worker_tell(server->workers[i], order);
+}
+
+/* Waits for the signals that end the gateway: the first drains, a second cuts short. */
+static void *wait_for_signals(void *arg)
+{
+    struct server *server = arg;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGUSR1); /* from server_run: all workers have ended */
+    for (;;) {
+        int signal;
+        if (sigwait(&set, &signal) != 0)
+            continue;
+        if (signal == SIGUSR1)
+            return NULL;
+        bool again = atomic_exchange(&server->draining, true);
+        log_text(LOG_INFO, again ? "ending at once" : "draining: no new connections, running requests may finish");
+        tell_all(server, again ? WORKER_STOP : WORKER_DRAIN);
+    }
+}
+
+int server_run(struct config *config)
+{
+    struct server server = {.started_us = clock_us()};
+    struct site *site = site_create(config);
+    int status = 1;
+    pthread_t signal_thread;
+    sigset_t handled;
+    sigemptyset(&handled);
+    sigaddset(&handled, SIGTERM);
+    sigaddset(&handled, SIGINT);
+    sigaddset(&handled, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &handled, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
+    h2o_hostinfo_max_threads = RESOLVER_THREADS;
+    if (!open_listeners(&server, config) || !create_workers(&server, site))
+        goto cleanup;
+
+    log_start(config->log_level, config->log_format, STDERR_FILENO);
+    for (size_t i = 0; i < server.worker_count; i++)
+        worker_start(server.workers[i]);
+    if (pthread_create(&signal_thread, NULL, wait_for_signals, &server) != 0)
+        abort();
+    greet(&server, config);
+    for (size_t i = 0; i < server.worker_count; i++)
+        worker_wait(server.workers[i]);
+    pthread_kill(signal_thread, SIGUSR1);
+    pthread_join(signal_thread, NULL);
+    log_text(LOG_INFO, "ended");
+    log_stop(LOG_FLUSH_MS);
+    status = 0;
+
+cleanup:
+    for (size_t i = 0; i < server.worker_count; i++)
+        worker_destroy(server.workers[i]);
+    close_listeners(&server);
+    site_release(site);
+    return status;
+}

@@ -1,0 +1,98 @@
+#include "gateway/site.h"
+#include <h2o/memory.h>
+#include <openssl/crypto.h>
+#include <stdlib.h>
+
+static void set_depends(struct site_route *route, const enum depend_id *depends, size_t count)
+{
+    route->depend_count = 0;
+    for (size_t i = 0; i < count && depends[i] != 0; i++)
+        route->depends[route->depend_count++] = depends[i];
+}
+
+static void add_configured(struct site *site, const struct config_route *configured)
+{
+    if (configured->proxy != NULL) {
+        const struct route *pass = NULL;
+        for (size_t i = 0; i < route_count; i++)
+            if (span_eq(routes[i].path, SPAN("/v1/files/*")))
+                pass = &routes[i];
+        struct site_route *route = &site->routes[site->route_count++];
+        *route = (struct site_route){.route = *pass, .proxy = configured->proxy};
+        route->route.path = span_of(configured->path);
+        route->route.summary = "passed on to one backend";
+        set_depends(route, pass->depends, DEPENDS_MAX);
+        if (configured->has_depends)
+            set_depends(route, configured->depends, configured->depend_count);
+        return;
+    }
+    for (size_t i = 0; i < site->route_count && configured->has_depends; i++)
+        if (span_eq(site->routes[i].route.path, span_of(configured->path)))
+            set_depends(&site->routes[i], configured->depends, configured->depend_count);
+}
+
+struct site *site_create(struct config *config)
+{
+    struct site *site = h2o_mem_alloc(sizeof(*site));
+    *site = (struct site){._refs = 1, .config = config};
+    site->routes = h2o_mem_alloc((route_count + config->route_count) * sizeof(site->routes[0]));
+    for (size_t i = 0; i < route_count; i++) {
+        struct site_route *route = &site->routes[site->route_count++];
+        *route = (struct site_route){.route = routes[i]};
+        set_depends(route, routes[i].depends, DEPENDS_MAX);
+    }
+    for (size_t i = 0; i < config->route_count; i++)
+        add_configured(site, &config->routes[i]);
+    site->identities = h2o_mem_alloc((config->key_count + 1) * sizeof(site->identities[0]));
+    for (size_t i = 0; i < config->key_count; i++) {
+        const struct config_key *key = &config->keys[i];
+        struct identity *identity = identity_create(key->name);
+        identity->models = (const char *const *)key->models;
+        identity->model_count = key->model_count;
+        identity->routes = (const char *const *)key->routes;
+        identity->route_count = key->route_count;
+        identity->expires = key->expires;
+        site->identities[i] = identity;
+    }
+    return site;
+}
+
+struct site *site_retain(struct site *site)
+{
+    atomic_fetch_add_explicit(&site->_refs, 1, memory_order_relaxed);
+    return site;
+}
+
+void site_release(struct site *site)
+{
+    if (site == NULL || atomic_fetch_sub_explicit(&site->_refs, 1, memory_order_acq_rel) != 1)
+        return;
+    for (size_t i = 0; i < site->config->key_count; i++)
+        identity_release(site->identities[i]);
+    free(site->identities);
+    free(site->routes);
+    config_release(site->config);
+    free(site);
+}
+
+const struct site_route *site_route_find(const struct site *site, struct span path)
+{
+    const struct site_route *best = NULL;
+    for (size_t i = 0; i < site->route_count; i++) {
+        const struct site_route *route = &site->routes[i];
+        if (span_eq(route->route.path, path))
+            return route;
+        if (route_covers(route->route.path, path) && (best == NULL || route->route.path.len > best->route.path.len))
+            best = route;
+    }
+    return best;
+}
+
+struct identity *site_identity_find(const struct site *site, const unsigned char hash[32])
+{
+    struct identity *found = NULL;
+    for (size_t i = 0; i < site->config->key_count; i++)
+        if (CRYPTO_memcmp(site->config->keys[i].hash, hash, 32) == 0)
+            found = site->identities[i];
+    return found;
+}

@@ -1,0 +1,37 @@
+/* What follows from a configuration and never changes: the routes with their dependencies resolved, the identities of
+ * its keys. Counted; a reload makes a new one and running calls keep the old. All threads may read it. */
+#ifndef WEIR_GATEWAY_SITE_H
+#define WEIR_GATEWAY_SITE_H
+
+#include "gateway/config.h"
+#include "gateway/identity.h"
+#include "gateway/routes.h"
+
+struct site_route {
+    struct route route; /* a row of the table, or a proxy route of the configuration */
+    enum depend_id depends[DEPENDS_MAX];
+    size_t depend_count;
+    const char *proxy; /* the backend that takes everything; NULL: chosen by model */
+};
+
+struct site {
+    atomic_uint _refs;
+    struct config *config;
+    struct site_route *routes;
+    size_t route_count;
+    struct identity **identities; /* in the order of config->keys */
+};
+
+/* Takes over the caller's reference to `config`. */
+struct site *site_create(struct config *config);
+struct site *site_retain(struct site *site);
+void site_release(struct site *site);
+
+/* The route for a path (without query); NULL if there is none. Exact paths go before prefixes, long prefixes before
+ * short. */
+const struct site_route *site_route_find(const struct site *site, struct span path);
+
+/* The identity whose key has this SHA-256, compared with all keys in constant time; NULL if none. Not counted. */
+struct identity *site_identity_find(const struct site *site, const unsigned char hash[32]);
+
+#endif

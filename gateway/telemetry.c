@@ -1,0 +1,264 @@
+#include "gateway/telemetry.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "gateway/worker.h"
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static const double token_buckets[] = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25,
+                                       0.5,   0.75,  1,    2.5,  5,    7.5,  10,   30,  60};
+static const double event_buckets[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15,
+                                       0.2,   0.3,    0.4,   0.5,  0.75,  1,    2.5,   10,  30};
+static const double duration_buckets[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
+                                          2.5,   5,    10,    30,   60,  120,  300, 600};
+#define BUCKETS(array) .buckets = (array), .bucket_count = sizeof(array) / sizeof((array)[0])
+
+enum family {
+    REQUESTS,
+    DURATION,
+    FIRST_TOKEN,
+    BETWEEN_EVENTS,
+    TOKENS,
+    REFUSALS,
+    UPSTREAM_ERRORS,
+    REQUESTS_IN_FLIGHT,
+    STREAMS_IN_FLIGHT,
+    CONNECTIONS,
+    BYTES,
+    FAMILIES,
+};
+
+static const struct metric_family families[FAMILIES] = {
+    [REQUESTS] = {.name = "weir_requests_total",
+                  .help = "Requests answered, by route, backend and status (499: the client left).",
+                  .type = METRIC_COUNTER,
+                  .labels = {"route", "backend", "status"}},
+    [DURATION] = {.name = "weir_request_duration_seconds",
+                  .help = "From a request's arrival to the end of its answer.",
+                  .type = METRIC_HISTOGRAM,
+                  .labels = {"route"},
+                  BUCKETS(duration_buckets)},
+    [FIRST_TOKEN] = {.name = "weir_time_to_first_token_seconds",
+                     .help = "From a request's arrival to the first complete event of a streamed answer.",
+                     .type = METRIC_HISTOGRAM,
+                     .labels = {"model", "backend"},
+                     BUCKETS(token_buckets),
+                     .max_series = 500},
+    [BETWEEN_EVENTS] = {.name = "weir_time_between_events_seconds",
+                        .help = "From one event of a streamed answer to the next.",
+                        .type = METRIC_HISTOGRAM,
+                        BUCKETS(event_buckets)},
+    [TOKENS] = {.name = "weir_tokens_total",
+                .help = "Tokens as the backends report them; cached ones are part of prompt.",
+                .type = METRIC_COUNTER,
+                .labels = {"key", "model", "kind"},
+                .max_series = 3000},
+    [REFUSALS] = {.name = "weir_refusals_total",
+                  .help = "Requests refused before a backend was asked.",
+                  .type = METRIC_COUNTER,
+                  .labels = {"route", "reason"}},
+    [UPSTREAM_ERRORS] = {.name = "weir_upstream_errors_total",
+                         .help = "Exchanges that a backend failed.",
+                         .type = METRIC_COUNTER,
+                         .labels = {"backend", "reason"}},
+    [REQUESTS_IN_FLIGHT] = {.name = "weir_requests_in_flight",
+                            .help = "Requests being worked on.",
+                            .type = METRIC_GAUGE},
+    [STREAMS_IN_FLIGHT] = {.name = "weir_streams_in_flight",
+                           .help = "Streamed answers being sent.",
+                           .type = METRIC_GAUGE},
+    [CONNECTIONS] = {.name = "weir_connections", .help = "Client connections.", .type = METRIC_GAUGE},
+    [BYTES] = {.name = "weir_response_bytes_total",
+               .help = "Body bytes of backends' answers passed on.",
+               .type = METRIC_COUNTER,
+               .labels = {"route"}},
+};
+
+void telemetry_init(struct telemetry *telemetry)
+{
+    telemetry->shard = metrics_shard_create(families, FAMILIES);
+    telemetry->requests_in_flight = metrics_series(telemetry->shard, REQUESTS_IN_FLIGHT, NULL);
+    telemetry->streams_in_flight = metrics_series(telemetry->shard, STREAMS_IN_FLIGHT, NULL);
+    telemetry->connections = metrics_series(telemetry->shard, CONNECTIONS, NULL);
+    telemetry->between_events = metrics_series(telemetry->shard, BETWEEN_EVENTS, NULL);
+}
+
+void telemetry_dispose(struct telemetry *telemetry)
+{
+    metrics_shard_destroy(telemetry->shard);
+}
+
+static void count(struct worker *worker, enum family family, const struct span *labels, int64_t n)
+{
+    if (n != 0)
+        metric_add(metrics_series(worker->telemetry.shard, family, labels), n);
+}
+
+void telemetry_upstream_error(struct worker *worker, const char *backend, enum stream_failure why)
+{
+    struct span labels[] = {span_of(backend), span_of(stream_failure_name(why))};
+    count(worker, UPSTREAM_ERRORS, labels, 1);
+}
+
+/* Labels come from the route table, the configuration and, for answers that a backend gave with 200, the model's name:
+ * clients cannot make series at will. */
+static void count_call(struct call *call, uint64_t duration_us)
+{
+    struct worker *worker = call->worker;
+    const struct call_record *record = &call->record;
+    struct span route = call->route != NULL ? call->route->route.path : SPAN("none");
+    struct span backend = span_of(record->backend), model = {call->model, call->model_len};
+    char status[12];
+    snprintf(status, sizeof(status), "%d", record->status);
+    struct span request_labels[] = {route, backend, span_of(status)};
+    count(worker, REQUESTS, request_labels, 1);
+    metric_observe_us(metrics_series(worker->telemetry.shard, DURATION, &route), duration_us);
+    count(worker, BYTES, &route, (int64_t)record->bytes);
+    if (record->refusal != NULL) {
+        struct span labels[] = {route, span_of(record->refusal)};
+        count(worker, REFUSALS, labels, 1);
+    }
+    if (record->events != 0 && record->first_us != 0) {
+        struct span labels[] = {model, backend};
+        metric_observe_us(metrics_series(worker->telemetry.shard, FIRST_TOKEN, labels),
+                          record->first_us - record->started_us);
+    }
+    if (record->usage.known) {
+        struct span key = call->identity != NULL ? span_of(call->identity->name) : SPAN_NONE;
+        struct span labels[] = {key, model, SPAN("prompt")};
+        count(worker, TOKENS, labels, (int64_t)record->usage.prompt);
+        labels[2] = SPAN("completion");
+        count(worker, TOKENS, labels, (int64_t)record->usage.completion);
+        labels[2] = SPAN("cached");
+        count(worker, TOKENS, labels, (int64_t)record->usage.cached);
+    }
+}
+
+static void log_client(struct log_line *line, const struct in6_addr *client)
+{
+    char text[INET6_ADDRSTRLEN];
+    if (IN6_IS_ADDR_UNSPECIFIED(client))
+        return;
+    if (IN6_IS_ADDR_V4MAPPED(client))
+        inet_ntop(AF_INET, &client->s6_addr[12], text, sizeof(text));
+    else
+        inet_ntop(AF_INET6, client, text, sizeof(text));
+    log_str(line, "client", span_of(text));
+}
+
+static void log_call(struct call *call, uint64_t duration_us)
+{
+    const struct call_record *record = &call->record;
+    enum log_level level = record->failure != STREAM_NOT_FAILED ? LOG_WARN : LOG_INFO;
+    if (!log_enabled(level))
+        return;
+    struct log_line line;
+    log_begin(&line, level, "request");
+    log_str(&line, "request_id", span_of(call->request_id));
+    log_str(&line, "trace_id", span_of(call->trace_id));
+    log_client(&line, &call->client);
+    log_str(&line, "key", call->identity != NULL ? span_of(call->identity->name) : SPAN_NONE);
+    log_str(&line, "method", call->method);
+    log_str(&line, "path", call->path); /* never the query: it may hold a key */
+    log_str(&line, "route", call->route != NULL ? call->route->route.path : SPAN_NONE);
+    log_str(&line, "model", (struct span){call->model, call->model_len});
+    log_str(&line, "backend", span_of(record->backend));
+    if (record->attempts > 1)
+        log_int(&line, "attempts", record->attempts);
+    log_int(&line, "status", record->status);
+    log_int(&line, "bytes", (int64_t)record->bytes);
+    if (record->events != 0)
+        log_int(&line, "events", (int64_t)record->events);
+    if (record->usage.known) {
+        log_int(&line, "prompt_tokens", (int64_t)record->usage.prompt);
+        log_int(&line, "completion_tokens", (int64_t)record->usage.completion);
+        if (record->usage.cached != 0)
+            log_int(&line, "cached_tokens", (int64_t)record->usage.cached);
+    }
+    if (record->first_us != 0)
+        log_ms(&line, "first_ms", record->first_us - record->started_us);
+    log_ms(&line, "duration_ms", duration_us);
+    log_str(&line, "end", span_of(record->end));
+    log_str(&line, "refusal", span_of(record->refusal));
+    log_str(&line, "problem", span_of(record->problem));
+    log_end(&line);
+}
+
+void telemetry_call_done(struct call *call)
+{
+    uint64_t duration_us = clock_us() - call->record.started_us;
+    count_call(call, duration_us);
+    log_call(call, duration_us);
+}
+
+void telemetry_bad_request(struct worker *worker, int status, const char *request_id)
+{
+    char text[12];
+    snprintf(text, sizeof(text), "%d", status);
+    struct span labels[] = {SPAN("none"), SPAN_NONE, span_of(text)};
+    count(worker, REQUESTS, labels, 1);
+    struct span reason[] = {SPAN("none"), SPAN("malformed")};
+    count(worker, REFUSALS, reason, 1);
+    struct log_line line;
+    log_begin(&line, LOG_INFO, "request");
+    log_str(&line, "request_id", span_of(request_id));
+    log_int(&line, "status", status);
+    log_str(&line, "end", SPAN("refused"));
+    log_str(&line, "refusal", SPAN("malformed"));
+    log_end(&line);
+}
+
+/* The names that Prometheus' own client libraries use for the process. */
+static void write_process(struct strbuf *out)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    double cpu = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+                 (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+    strbuf_printf(
+        out,
+        "# HELP process_cpu_seconds_total User and system time used.\n# TYPE process_cpu_seconds_total counter\n"
+        "process_cpu_seconds_total %.2f\n",
+        cpu);
+    unsigned long pages = 0;
+    FILE *statm = fopen("/proc/self/statm", "re");
+    if (statm != NULL) {
+        if (fscanf(statm, "%*u %lu", &pages) != 1)
+            pages = 0;
+        fclose(statm);
+    }
+    strbuf_printf(out,
+                  "# HELP process_resident_memory_bytes Resident memory.\n# TYPE process_resident_memory_bytes gauge\n"
+                  "process_resident_memory_bytes %lu\n",
+                  pages * (unsigned long)sysconf(_SC_PAGESIZE));
+    unsigned long descriptors = 0;
+    DIR *fds = opendir("/proc/self/fd");
+    if (fds != NULL) {
+        while (readdir(fds) != NULL)
+            descriptors++;
+        closedir(fds);
+    }
+    strbuf_printf(
+        out, "# HELP process_open_fds Open file descriptors.\n# TYPE process_open_fds gauge\nprocess_open_fds %lu\n",
+        descriptors > 3 ? descriptors - 3 : 0);
+}
+
+void telemetry_write(struct worker *const *workers, size_t worker_count, struct strbuf *out)
+{
+    struct metrics_shard *shards[CONFIG_WORKERS_MAX];
+    for (size_t i = 0; i < worker_count; i++)
+        shards[i] = workers[i]->telemetry.shard;
+    metrics_write(shards, worker_count, out);
+    strbuf_printf(out,
+                  "# HELP weir_log_lines_dropped_total Log lines dropped because their reader was too slow.\n"
+                  "# TYPE weir_log_lines_dropped_total counter\nweir_log_lines_dropped_total %llu\n",
+                  (unsigned long long)log_dropped());
+    strbuf_printf(out,
+                  "# HELP weir_build_info The running version.\n# TYPE weir_build_info "
+                  "gauge\nweir_build_info{version=\"%s\"} 1\n",
+                  WEIR_VERSION);
+    write_process(out);
+}

@@ -1,0 +1,31 @@
+/* What the gateway measures: the table of metric families, and the access log's line for each request. */
+#ifndef WEIR_GATEWAY_TELEMETRY_H
+#define WEIR_GATEWAY_TELEMETRY_H
+
+#include "base/metrics.h"
+#include "gateway/call.h"
+
+/* Series that hot paths use; one set for each worker. */
+struct telemetry {
+    struct metrics_shard *shard;
+    struct metric_series *requests_in_flight, *streams_in_flight, *connections;
+    struct metric_series *between_events; /* seconds from one event to the next, all streams */
+};
+
+/* Prepares a worker's metrics. */
+void telemetry_init(struct telemetry *telemetry);
+void telemetry_dispose(struct telemetry *telemetry);
+
+/* A backend failed an exchange. */
+void telemetry_upstream_error(struct worker *worker, const char *backend, enum stream_failure why);
+
+/* A request is over: counts it and writes its line. */
+void telemetry_call_done(struct call *call);
+
+/* A request that ended before it was one (malformed, too large). */
+void telemetry_bad_request(struct worker *worker, int status, const char *request_id);
+
+/* Writes all metrics of all workers and of the process, in Prometheus' text format. */
+void telemetry_write(struct worker *const *workers, size_t count, struct strbuf *out);
+
+#endif

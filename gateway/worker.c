@@ -1,0 +1,233 @@
+#include "gateway/worker.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "gateway/http_call.h"
+#include "stream/stream.h"
+#include <errno.h>
+#include <h2o/http1.h>
+#include <h2o/http2.h>
+#include <signal.h>
+#include <unistd.h>
+
+#define LOOP_WAIT_MAX_MS 1000
+#define DRAIN_STEP_US 50000
+#define GOAWAY_US 1500000 /* libh2o's second GOAWAY follows a second after the first */
+/* Taking every waiting connection at once would let newcomers starve the streams that run. */
+#define ACCEPTS_AT_ONCE 16
+
+struct order {
+    h2o_multithread_message_t super;
+    enum worker_order order;
+};
+
+static void on_order(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messages);
+static void on_accept(h2o_socket_t *sock, const char *err);
+static void on_drain_step(struct deadline *deadline);
+static void on_due(h2o_timeout_entry_t *entry);
+
+static void init_h2o(struct worker *worker)
+{
+    const struct config *config = worker->site->config;
+    h2o_config_init(&worker->globalconf);
+    worker->globalconf.server_name = h2o_iovec_init(H2O_STRLIT("weir"));
+    worker->globalconf.max_request_entity_size = config->max_body;
+    worker->globalconf.http1.req_timeout = config->request_timeout_us / 1000;
+    worker->globalconf.http1.upgrade_to_http2 = 0; /* see connection.c */
+    worker->globalconf.http2.idle_timeout = config->request_timeout_us / 1000;
+    h2o_hostconf_t *host = h2o_config_register_host(&worker->globalconf, h2o_iovec_init(H2O_STRLIT("default")), 65535);
+    http_call_register(host);
+    h2o_context_init(&worker->ctx, h2o_evloop_create(), &worker->globalconf);
+}
+
+struct worker *worker_create(struct server *server, unsigned index, struct site *site, char *error, size_t error_size)
+{
+    struct worker *worker = h2o_mem_alloc(sizeof(*worker));
+    memset(worker, 0, sizeof(*worker));
+    worker->server = server;
+    worker->index = index;
+    worker->site = site_retain(site);
+    worker->drain_step.cb = on_drain_step;
+    worker->due.cb = on_due;
+    pthread_mutex_init(&worker->lock, NULL);
+    sem_init(&worker->done, 0, 0);
+    deadlines_init(&worker->deadlines);
+    telemetry_init(&worker->telemetry);
+    init_h2o(worker);
+    h2o_multithread_register_receiver(worker->ctx.queue, &worker->mailbox, on_order);
+    if (!connections_init(worker)) {
+        snprintf(error, error_size, "cannot make an epoll set: %s", strerror(errno));
+        return NULL;
+    }
+    worker->pool = pool_create(site->config->backends, site->config->backend_count, &worker->ctx, &worker->deadlines,
+                               error, error_size);
+    if (worker->pool == NULL)
+        return NULL;
+    return worker;
+}
+
+static void listen_all(struct worker *worker)
+{
+    struct server *server = worker->server;
+    worker->listening = h2o_mem_alloc((server->listener_count + 1) * sizeof(worker->listening[0]));
+    for (size_t i = 0; i < server->listener_count; i++) {
+        struct worker_listener *listening = &worker->listening[i];
+        *listening = (struct worker_listener){.worker = worker};
+        listening->accept_ctx.ctx = &worker->ctx;
+        listening->accept_ctx.hosts = worker->globalconf.hosts;
+        listening->accept_ctx.ssl_ctx = server->listeners[i].tls;
+        listening->sock = h2o_evloop_socket_create(worker->ctx.loop, server->listeners[i].fds[worker->index],
+                                                   H2O_SOCKET_FLAG_DONT_READ);
+        server->listeners[i].fds[worker->index] = -1; /* the socket closes it */
+        listening->sock->data = listening;
+        h2o_socket_read_start(listening->sock, on_accept);
+    }
+}
+
+static void on_accept(h2o_socket_t *sock, const char *err)
+{
+    struct worker_listener *listening = sock->data;
+    h2o_socket_t *accepted;
+    if (err != NULL)
+        return;
+    for (int i = 0; i < ACCEPTS_AT_ONCE && (accepted = h2o_evloop_socket_accept(sock)) != NULL; i++)
+        connection_accept(listening->worker, accepted, &listening->accept_ctx);
+}
+
+static void stop_listening(struct worker *worker)
+{
+    for (size_t i = 0; i < worker->server->listener_count; i++) {
+        if (worker->listening[i].sock == NULL)
+            continue;
+        on_accept(worker->listening[i].sock, NULL); /* closing resets the connections that nobody took */
+        h2o_socket_close(worker->listening[i].sock);
+        worker->listening[i].sock = NULL;
+    }
+}
+
+/* ---- orders and the drain ---- */
+
+void worker_tell(struct worker *worker, enum worker_order order)
+{
+    pthread_mutex_lock(&worker->lock);
+    if (!worker->ended) {
+        struct order *message = h2o_mem_alloc(sizeof(*message));
+        *message = (struct order){.order = order};
+        h2o_multithread_send_message(&worker->mailbox, &message->super);
+    }
+    pthread_mutex_unlock(&worker->lock);
+}
+
+static void on_order(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messages)
+{
+    struct worker *worker = H2O_STRUCT_FROM_MEMBER(struct worker, mailbox, receiver);
+    while (!h2o_linklist_is_empty(messages)) {
+        struct order *message = H2O_STRUCT_FROM_MEMBER(struct order, super.link, messages->next);
+        h2o_linklist_unlink(&message->super.link);
+        uint64_t now = clock_us();
+        if (message->order == WORKER_STOP) {
+            worker->drain_by_us = now;
+        } else if (worker->drain_by_us == 0) {
+            worker->drain_by_us = now + worker->site->config->drain_timeout_us;
+            worker->draining_since_us = now;
+            stop_listening(worker);
+            h2o_context_request_shutdown(&worker->ctx);
+        }
+        if (worker->drain_by_us != 0)
+            deadline_arm(&worker->deadlines, &worker->drain_step, now);
+        free(message);
+    }
+}
+
+static void on_drain_step(struct deadline *deadline)
+{
+    struct worker *worker = H2O_STRUCT_FROM_MEMBER(struct worker, drain_step, deadline);
+    uint64_t now = clock_us();
+    if (worker->connections.count == 0) {
+        worker->stopped = true;
+        return;
+    }
+    if (now >= worker->drain_by_us)
+        connections_close_all(worker);
+    else
+        connections_close_idle(worker, now >= worker->draining_since_us + GOAWAY_US);
+    deadline_arm(&worker->deadlines, &worker->drain_step, now + DRAIN_STEP_US);
+}
+
+/* ---- the thread ---- */
+
+static void on_due(h2o_timeout_entry_t *entry)
+{
+    struct worker *worker = H2O_STRUCT_FROM_MEMBER(struct worker, due, entry);
+    deadlines_run(&worker->deadlines, clock_us());
+}
+
+static void *run(void *arg)
+{
+    struct worker *worker = arg;
+    h2o_loop_t *loop = worker->ctx.loop;
+    listen_all(worker);
+    while (!worker->stopped) {
+        int wait = deadlines_wait_ms(&worker->deadlines, clock_us(), LOOP_WAIT_MAX_MS);
+        /* Deadlines run among the loop's own timeouts: it looks after what they have written at once, not after
+         * waiting. */
+        if (wait == 0 && !h2o_timeout_is_linked(&worker->due))
+            h2o_timeout_link(loop, &worker->ctx.zero_timeout, &worker->due);
+        if (h2o_evloop_run(loop, wait) != 0 && errno != EINTR) {
+            log_text(LOG_ERROR, "the event loop failed: %s", strerror(errno));
+            abort();
+        }
+    }
+    stop_listening(worker);
+    free(worker->listening);
+    connections_dispose(worker);
+    pool_destroy(worker->pool);
+    pthread_mutex_lock(&worker->lock);
+    worker->ended = true;
+    pthread_mutex_unlock(&worker->lock);
+    h2o_multithread_queue_t *queue = worker->ctx.queue;
+    h2o_multithread_unregister_receiver(queue, &worker->mailbox);
+    h2o_timeout_unlink(&worker->due);
+    h2o_timeout_unlink(&worker->ctx.http2._graceful_shutdown_timeout);
+    h2o_context_dispose(&worker->ctx);
+    free(queue);             /* which libh2o forgets */
+    h2o_evloop_run(loop, 0); /* frees the sockets closed last */
+    h2o_evloop_destroy(loop);
+    sem_post(&worker->done);
+    /* libh2o caches memory for each thread and has no way to give it back. The thread stays until the process ends,
+     * which is now, so that tools that look for leaks see the cache as what it is. */
+    for (;;)
+        pause();
+}
+
+void worker_start(struct worker *worker)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the main thread's */
+    if (pthread_create(&worker->thread, NULL, run, worker) != 0)
+        abort();
+    pthread_detach(worker->thread);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+void worker_wait(struct worker *worker)
+{
+    while (sem_wait(&worker->done) != 0)
+        ;
+}
+
+void worker_destroy(struct worker *worker)
+{
+    h2o_config_dispose(&worker->globalconf);
+    telemetry_dispose(&worker->telemetry);
+    deadlines_dispose(&worker->deadlines);
+    site_release(worker->site);
+    pthread_mutex_destroy(&worker->lock);
+    sem_destroy(&worker->done);
+    free(worker);
+}
+
+struct worker *worker_of(h2o_req_t *req)
+{
+    return H2O_STRUCT_FROM_MEMBER(struct worker, ctx, req->conn->ctx);
+}

@@ -1,0 +1,76 @@
+/* A worker: one thread with its own h2o context, loop, deadlines, connections to backends and metrics. Its members
+ * belong to that thread but for what is said otherwise. */
+#ifndef WEIR_GATEWAY_WORKER_H
+#define WEIR_GATEWAY_WORKER_H
+
+#include "backends/pool.h"
+#include "base/deadline.h"
+#include "gateway/connection.h"
+#include "gateway/listener.h"
+#include "gateway/site.h"
+#include "gateway/telemetry.h"
+#include <h2o.h>
+#include <pthread.h>
+#include <semaphore.h>
+
+struct server;
+
+/* Shared by all workers; made before they start, destroyed after they ended. */
+struct server {
+    struct worker *workers[CONFIG_WORKERS_MAX];
+    size_t worker_count;
+    struct listener *listeners;
+    size_t listener_count;
+    atomic_bool draining; /* no longer ready: set once */
+    uint64_t started_us;
+};
+
+struct worker {
+    struct server *server;
+    unsigned index;
+    pthread_t thread;
+    h2o_globalconf_t globalconf;
+    h2o_context_t ctx;
+    struct deadlines deadlines;
+    h2o_timeout_entry_t due; /* linked when a deadline is due */
+    struct connections connections;
+    struct site *site; /* counted; new calls use it */
+    struct pool *pool;
+    struct telemetry telemetry;
+    h2o_multithread_receiver_t mailbox;
+    pthread_mutex_t lock; /* guards `ended`: orders may come while the thread ends */
+    bool ended;
+    sem_t done;
+    struct worker_listener {
+        h2o_socket_t *sock;
+        h2o_accept_ctx_t accept_ctx;
+        struct worker *worker;
+    } * listening;
+    struct deadline drain_step;
+    uint64_t draining_since_us;
+    uint64_t drain_by_us; /* when what still runs is cut off; 0: not draining */
+    bool stopped;
+};
+
+/* What a worker can be told, from any thread. */
+enum worker_order { WORKER_DRAIN, WORKER_STOP };
+
+/* Makes a worker and binds nothing yet. Takes a reference to `site`. NULL with a message in `error` on failure. */
+struct worker *worker_create(struct server *server, unsigned index, struct site *site, char *error, size_t error_size);
+
+/* Starts its thread. */
+void worker_start(struct worker *worker);
+
+/* Sends an order; any thread. */
+void worker_tell(struct worker *worker, enum worker_order order);
+
+/* Waits until its thread has let go of everything. */
+void worker_wait(struct worker *worker);
+
+/* Frees what only matters until all workers have ended (the metrics that others may read). */
+void worker_destroy(struct worker *worker);
+
+/* The worker that a request runs on. */
+struct worker *worker_of(h2o_req_t *req);
+
+#endif

@@ -1,0 +1,1200 @@
+#include "gateway/config.h"
+#include "gateway/config_values.h"
+#include "gateway/nearest.h"
+#include "gateway/processors.h"
+#include <arpa/inet.h>
+#include <check.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SECOND UINT64_C(1000000)
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* What a load starts from: the text of ./weir.yaml, variables as NAME, VALUE, …, and options. */
+struct given {
+    const char *yaml;
+    const char *env[7];
+    struct config_options options;
+};
+
+static const char *const *environment;
+static char folder[] = "/tmp/weir-config-XXXXXX";
+
+static char *fake_getenv(const char *name)
+{
+    for (size_t i = 0; environment[i] != NULL; i += 2) {
+        if (strcmp(environment[i], name) == 0)
+            return (char *)(uintptr_t)environment[i + 1];
+    }
+    return NULL;
+}
+
+static void write_file(const char *name, const char *text, size_t len)
+{
+    FILE *file = fopen(name, "w");
+
+    ck_assert_ptr_nonnull(file);
+    ck_assert_uint_eq(fwrite(text, 1, len, file), len);
+    ck_assert_int_eq(fclose(file), 0);
+}
+
+static struct config *load(const struct given *given, char error[1024])
+{
+    const char *yaml = given->yaml != NULL ? given->yaml : "";
+
+    environment = given->env;
+    error[0] = '\0';
+    write_file("weir.yaml", yaml, strlen(yaml));
+    return config_load(&given->options, fake_getenv, error, 1024);
+}
+
+static struct config *load_ok(const struct given *given)
+{
+    char error[1024];
+    struct config *config = load(given, error);
+
+    ck_assert_msg(config != NULL, "%s", error);
+    ck_assert_str_eq(error, "");
+    return config;
+}
+
+static struct config *load_yaml(const char *yaml)
+{
+    const struct given given = {.yaml = yaml};
+
+    return load_ok(&given);
+}
+
+/* ---- every way to be wrong, and the exact message ---- */
+
+struct bad {
+    struct given given;
+    const char *error;
+};
+
+/* A file alone. */
+#define YAML(text, message)                                                                                            \
+    {                                                                                                                  \
+        {.yaml = (text)}, (message)                                                                                    \
+    }
+/* Options alone. */
+#define OPTIONS(message, ...)                                                                                          \
+    {                                                                                                                  \
+        {.options = {__VA_ARGS__}}, (message)                                                                          \
+    }
+#define LISTEN(...) .listen = (const char *[]){__VA_ARGS__}, .listen_count = COUNT(((const char *[]){__VA_ARGS__}))
+#define BACKENDS(...) .backends = (const char *[]){__VA_ARGS__}, .backend_count = COUNT(((const char *[]){__VA_ARGS__}))
+#define KEYS(...) .api_keys = (const char *[]){__VA_ARGS__}, .api_key_count = COUNT(((const char *[]){__VA_ARGS__}))
+#define ENV(message, ...)                                                                                              \
+    {                                                                                                                  \
+        {.env = {__VA_ARGS__}}, (message)                                                                              \
+    }
+
+#define DURATION "expected a duration such as 300ms, 15s, 10m, 1h or 1d"
+#define ADDRESS "expected [HOST]:PORT or unix:PATH, such as 127.0.0.1:8080"
+#define NO_KEY(address)                                                                                                \
+    "no API key is set and " address                                                                                   \
+    " can be reached from other machines; require a key with --api-key (WEIR_API_KEY, \"keys\" in the file), or "      \
+    "serve everybody with --open (WEIR_OPEN=true)"
+#define SHA "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define KEY "keys: [{name: a, key: secret-1}]\n"
+#define BACKEND "backends:\n  - url: http://a\n"
+#define TOP_FIELDS                                                                                                     \
+    "listen, trusted_proxies, max_body, cors, backends, balance, keys, open, routes, workers, log_level, log_format, " \
+    "drain_timeout, sse_ping, early_head, send_timeout, request_timeout"
+
+static const struct bad bad_yaml[] = {
+    YAML("- a\n", "weir.yaml:1: the file is a list, expected a mapping (\"key: value\")"),
+    YAML("\nhello\n", "weir.yaml:2: the file is a single value, expected a mapping (\"key: value\")"),
+    YAML("a: b\n---\nc: d\n", "weir.yaml:2: a second document begins, expected only one"),
+    YAML("workers: 1\nlisten: [\n",
+         "weir.yaml:3: not YAML: did not find expected node content while parsing a flow node"),
+    YAML("a: *b\n", "weir.yaml:1: not YAML: found undefined alias"),
+    YAML("workers: 1\n\tlisten: 2\n",
+         "weir.yaml:2: not YAML: found a tab character that violates indentation while scanning a plain scalar"),
+    YAML("keys: [{name: a, key: ${KEY}}]\n", "weir.yaml:1: not YAML: did not find expected ',' or '}' while parsing a "
+                                             "flow mapping (inside { } and [ ], put a "
+                                             "value with ${NAME} in quotes)"),
+    YAML("workers: 1\na: \xff\xfe\n", "weir.yaml:2: not YAML: invalid leading UTF-8 octet"),
+    YAML("[a]: b\n", "weir.yaml:1: a key that is not a plain string"),
+    YAML("\"a\\0b\": b\n", "weir.yaml:1: a key that is not a plain string"),
+    YAML("workers: 1\nopen: true\nworkers: 2\n", "weir.yaml:3: \"workers\" stands here again, first in line 1"),
+    YAML("lisen: []\n", "weir.yaml:1: unknown key \"lisen\"; did you mean \"listen\"?"),
+    YAML("# top\nwrokers: 1\n", "weir.yaml:2: unknown key \"wrokers\"; did you mean \"workers\"?"),
+    YAML("something: 1\n", "weir.yaml:1: unknown key \"something\", expected one of " TOP_FIELDS),
+    YAML("api_keys: [abcdefgh]\n", "weir.yaml:1: unknown key \"api_keys\", expected one of " TOP_FIELDS),
+    YAML("<<: {}\n", "weir.yaml:1: unknown key \"<<\", expected one of " TOP_FIELDS),
+    YAML("backends:\n  - name: a\n    ulr: http://a\n",
+         "weir.yaml:3: unknown key \"ulr\" in \"backends[0]\"; did you mean \"url\"?"),
+    YAML("backends:\n  - url: http://a\n    timeouts: {total: 1s, whole: 1s}\n",
+         "weir.yaml:3: unknown key \"whole\" in \"backends[0].timeouts\", expected one of connect, first_token, idle, "
+         "total"),
+    YAML("listen:\n  - {address: \":1\", port: 1}\n",
+         "weir.yaml:2: unknown key \"port\" in \"listen[0]\", expected one of address, tls"),
+    YAML("keys:\n  - {nmae: a}\n", "weir.yaml:2: unknown key \"nmae\" in \"keys[0]\"; did you mean \"name\"?"),
+    YAML("routes:\n  - {paht: a}\n", "weir.yaml:2: unknown key \"paht\" in \"routes[0]\"; did you mean \"path\"?"),
+
+    /* of later versions */
+    YAML("\ncache: {ttl: 10m}\n", "weir.yaml:2: \"cache\" is not available in this version"),
+    YAML("redis: redis://a\n", "weir.yaml:1: \"redis\" is not available in this version"),
+    YAML("limits: {}\n", "weir.yaml:1: \"limits\" is not available in this version"),
+    YAML("admin: {}\n", "weir.yaml:1: \"admin\" is not available in this version"),
+    YAML("balance: least_requests\n",
+         "weir.yaml:1: \"balance\" is \"least_requests\", which is not available in this version"),
+    YAML("balance: prefix\n", "weir.yaml:1: \"balance\" is \"prefix\", which is not available in this version"),
+    YAML("balance: fair\n", "weir.yaml:1: \"balance\" is \"fair\", expected round_robin"),
+    YAML(BACKEND "    weight: 2\n", "weir.yaml:3: \"backends[0].weight\" is not available in this version"),
+    YAML(BACKEND "    max_concurrent: 2\n",
+         "weir.yaml:3: \"backends[0].max_concurrent\" is not available in this version"),
+    YAML(BACKEND "    usage: ask\n",
+         "weir.yaml:3: \"backends[0].usage\" is \"ask\", which is not available in this version"),
+    YAML(BACKEND "    usage: no\n", "weir.yaml:3: \"backends[0].usage\" is \"no\", expected read"),
+    YAML("keys:\n  - name: a\n    limit: 1/minute\n",
+         "weir.yaml:3: \"keys[0].limit\" is not available in this version"),
+    YAML("keys: [{max_streams: 8}]\n", "weir.yaml:1: \"keys[0].max_streams\" is not available in this version"),
+    YAML("routes:\n  - path: /v1/models\n    depends: [api_key, limit]\n",
+         "weir.yaml:3: \"routes[0].depends[1]\" is \"limit\", which is not available in this version"),
+    YAML("routes: [{path: /v1/models, depends: [\"limit:per_ip\"]}]\n",
+         "weir.yaml:1: \"routes[0].depends[0]\" is \"limit:per_ip\", which is not available in this version"),
+    YAML("routes: [{path: /v1/models, depends: [cache]}]\n",
+         "weir.yaml:1: \"routes[0].depends[0]\" is \"cache\", which is not available in this version"),
+
+    /* kinds of values */
+    YAML("listen: 127.0.0.1:8080\n", "weir.yaml:1: \"listen\" is a single value, expected a list"),
+    YAML("listen: {}\n", "weir.yaml:1: \"listen\" is a mapping, expected a list"),
+    YAML("listen:\nopen: true\n", "weir.yaml:1: \"listen\" has no value, expected a list"),
+    YAML("listen: []\n", "weir.yaml:1: \"listen\" is empty, expected at least one address"),
+    YAML("workers: [1]\n", "weir.yaml:1: \"workers\" is a list, expected a single value"),
+    YAML("workers: ~\n", "weir.yaml:1: \"workers\" has no value, expected a single value"),
+    YAML("cors: x\n", "weir.yaml:1: \"cors\" is a single value, expected a mapping (\"key: value\")"),
+    YAML("log_level: \"a\\0b\"\n", "weir.yaml:1: \"log_level\" holds a NUL character, expected none"),
+    YAML("workers: \"\"\n", "weir.yaml:1: \"workers\" is empty, expected a number from 1 to 64"),
+    YAML("workers: 0\n", "weir.yaml:1: \"workers\" is \"0\", expected a number from 1 to 64"),
+    YAML("workers: 65\n", "weir.yaml:1: \"workers\" is \"65\", expected a number from 1 to 64"),
+    YAML("workers: -1\n", "weir.yaml:1: \"workers\" is \"-1\", expected a number from 1 to 64"),
+    YAML("open: maybe\n", "weir.yaml:1: \"open\" is \"maybe\", expected true or false"),
+    YAML("log_level: loud\n", "weir.yaml:1: \"log_level\" is \"loud\", expected debug, info, warn or error"),
+    YAML("log_level: \"a\\nb\"\n", "weir.yaml:1: \"log_level\" is \"a?b\", expected debug, info, warn or error"),
+    YAML("log_format: xml\n", "weir.yaml:1: \"log_format\" is \"xml\", expected json or text"),
+    YAML("drain_timeout: 30\n", "weir.yaml:1: \"drain_timeout\" is \"30\", " DURATION),
+    YAML("sse_ping: -1s\n", "weir.yaml:1: \"sse_ping\" is \"-1s\", " DURATION),
+    YAML("early_head: 1.5s\n", "weir.yaml:1: \"early_head\" is \"1.5s\", " DURATION),
+    YAML("send_timeout: 0s\n", "weir.yaml:1: \"send_timeout\" is \"0s\", expected a duration longer than 0"),
+    YAML("request_timeout: 0s\n", "weir.yaml:1: \"request_timeout\" is \"0s\", expected a duration longer than 0"),
+    YAML("max_body: 12 pigs\n",
+         "weir.yaml:1: \"max_body\" is \"12 pigs\", expected a size such as 512, 64KiB, 32MiB or 1GiB"),
+    YAML("max_body: 1\n", "weir.yaml:1: \"max_body\" is \"1\", expected a size from 1KiB to 1024MiB"),
+    YAML("max_body: 2GiB\n", "weir.yaml:1: \"max_body\" is \"2GiB\", expected a size from 1KiB to 1024MiB"),
+
+    /* listen */
+    YAML("listen: [8080]\n", "weir.yaml:1: \"listen[0]\" is \"8080\", " ADDRESS),
+    YAML("listen: [\"a b:1\"]\n", "weir.yaml:1: \"listen[0]\" is \"a b:1\", " ADDRESS),
+    YAML("listen: [\"[1.2.3.4]:80\"]\n", "weir.yaml:1: \"listen[0]\" is \"[1.2.3.4]:80\", " ADDRESS),
+    YAML("listen: [\"::1:80\"]\n",
+         "weir.yaml:1: \"listen[0]\" is \"::1:80\", expected an IPv6 address in brackets, such as [::1]:8080"),
+    YAML("listen: [\":0\"]\n",
+         "weir.yaml:1: \"listen[0]\" is \":0\", expected [HOST]:PORT with a port from 1 to 65535, or unix:PATH"),
+    YAML("listen: [\"a:65536\"]\n",
+         "weir.yaml:1: \"listen[0]\" is \"a:65536\", expected [HOST]:PORT with a port from 1 to 65535, or unix:PATH"),
+    YAML("listen: [\"unix:\"]\n",
+         "weir.yaml:1: \"listen[0]\" is \"unix:\", expected unix: and a path of at most 107 characters"),
+    YAML("listen:\n  - \"127.0.0.1:1\"\n  - \"127.0.0.1:1\"\n",
+         "weir.yaml:3: \"listen[1]\" is the address of \"listen[0]\" again, expected another one"),
+    YAML("listen: [{tls: {cert: a, key: b}}]\n",
+         "weir.yaml:1: \"listen[0]\" has no \"address\", expected such as 127.0.0.1:8080"),
+    YAML("listen: [{address: \"localhost:1\", tls: {cert: a}}]\n",
+         "weir.yaml:1: \"listen[0].tls\" has no \"key\", expected both \"cert\" and \"key\""),
+    YAML("listen: [{address: \"localhost:1\", tls: {key: a}}]\n",
+         "weir.yaml:1: \"listen[0].tls\" has no \"cert\", expected both \"cert\" and \"key\""),
+    YAML("listen: [{address: \"localhost:1\", tls: {cert: \"\", key: b}}]\n",
+         "weir.yaml:1: \"listen[0].tls.cert\" is empty, expected a value"),
+    YAML("listen: [\"0.0.0.0:8080\"]\n", NO_KEY("0.0.0.0:8080")),
+    YAML("listen: [\":8080\"]\n", NO_KEY(":8080")),
+    YAML("listen: [\"127.0.0.1:1\", \"[::]:8080\"]\n", NO_KEY("[::]:8080")),
+    YAML("listen: [\"127.0.0.1.example.com:1\"]\n", NO_KEY("127.0.0.1.example.com:1")),
+    YAML("listen: [\"128.0.0.1:1\"]\n", NO_KEY("128.0.0.1:1")),
+
+    /* trusted_proxies, cors */
+    YAML("trusted_proxies: [10.0.0.0/33]\n",
+         "weir.yaml:1: \"trusted_proxies[0]\" is \"10.0.0.0/33\", expected a prefix length from 0 to 32"),
+    YAML("trusted_proxies: [\"fd00::/129\"]\n",
+         "weir.yaml:1: \"trusted_proxies[0]\" is \"fd00::/129\", expected a prefix length from 0 to 128"),
+    YAML("trusted_proxies: [10.0.0.0/8, lan]\n", "weir.yaml:1: \"trusted_proxies[1]\" is \"lan\", expected a network "
+                                                 "such as 10.0.0.0/8 or fd00::/8, or an address"),
+    YAML("cors: {}\n", "weir.yaml:1: \"cors\" has no \"origins\", expected a list of origins"),
+    YAML("cors: {origins: []}\n", "weir.yaml:1: \"cors.origins\" is empty, expected at least one origin, or \"*\""),
+    YAML("cors: {origins: [\"https://a/\"]}\n", "weir.yaml:1: \"cors.origins[0]\" is not an origin, expected such as "
+                                                "\"https://chat.example.com\" or \"*\""),
+    YAML("cors: {origins: [a.example.com]}\n", "weir.yaml:1: \"cors.origins[0]\" is not an origin, expected such as "
+                                               "\"https://chat.example.com\" or \"*\""),
+
+    /* backends */
+    YAML("backends: []\n",
+         "weir.yaml:1: \"backends\" is empty, expected at least one backend (leave it out for the demo "
+         "model)"),
+    YAML("backends: [{name: a}]\n", "weir.yaml:1: \"backends[0]\" has no \"url\", expected http://, https:// or demo:"),
+    YAML("backends: [http://a]\n",
+         "weir.yaml:1: \"backends[0]\" is a single value, expected a mapping (\"key: value\")"),
+    YAML("backends:\n  - url: ftp://a\n",
+         "weir.yaml:2: \"backends[0].url\": unknown scheme \"ftp\", expected http://, https:// or demo:"),
+    YAML("backends:\n  - {name: a, url: http://a}\n  - {name: a, url: http://b}\n",
+         "weir.yaml:3: \"backends[1]\" has the name \"a\" of \"backends[0]\", expected another one"),
+    YAML("backends:\n  - {default: true, url: http://a}\n  - {default: true, url: http://b}\n",
+         "weir.yaml:3: \"backends[1]\" is a second default after \"backends[0]\", expected one"),
+    YAML("backends: [{name: a b, url: http://a}]\n", "weir.yaml:1: \"backends[0].name\" is \"a b\", expected 1 to 64 "
+                                                     "printable ASCII characters without blanks, quotes "
+                                                     "and backslashes"),
+    YAML(BACKEND "    models: a\n", "weir.yaml:3: \"backends[0].models\" is a single value, expected a list"),
+    YAML(BACKEND "    models: []\n",
+         "weir.yaml:3: \"backends[0].models\" is empty, expected at least one model (leave it out for all)"),
+    YAML(BACKEND "    models: {}\n",
+         "weir.yaml:3: \"backends[0].models\" is empty, expected at least one model (leave it out for all)"),
+    YAML(BACKEND "    models: [\"\"]\n", "weir.yaml:3: \"backends[0].models[0]\" is empty, expected a value"),
+    YAML(BACKEND "    models: [~]\n", "weir.yaml:3: \"backends[0].models[0]\" has no value, expected a single value"),
+    YAML(BACKEND "    models:\n      a: \"b*\"\n",
+         "weir.yaml:4: \"backends[0].models.a\" is \"b*\", expected the name of one model, without \"*\""),
+    YAML(BACKEND "    models: {\"\": b}\n",
+         "weir.yaml:3: \"backends[0].models.\" has an empty name, expected the name that clients use"),
+    YAML(BACKEND "    models: {a: b, a: c}\n", "weir.yaml:3: \"a\" stands here again, first in line 3"),
+    YAML(BACKEND "    api_key: \"\"\n", "weir.yaml:3: \"backends[0].api_key\" is empty, expected a value"),
+    YAML(BACKEND "    api_key: \"a\\r\\nb\"\n",
+         "weir.yaml:2: \"backends[0]\" has an \"api_key\" with a blank or control character"),
+    YAML(BACKEND "    api_key: ${NOT_SET}\n",
+         "weir.yaml:3: \"backends[0].api_key\" needs the environment variable NOT_SET, which is not set"),
+    YAML(BACKEND "    auth: bearer\n",
+         "weir.yaml:3: \"backends[0]\" has \"auth\" but no \"api_key\", expected both or none"),
+    YAML(BACKEND "    auth: basic\n",
+         "weir.yaml:3: \"backends[0].auth\" is \"basic\", expected bearer or x-api-key or api-key"),
+    YAML(BACKEND "    headers: {\"a b\": c}\n",
+         "weir.yaml:3: \"backends[0].headers.a b\" has no valid header name, expected letters, digits and dashes"),
+    YAML(BACKEND "    headers: {A: \"b\\r\\nC: d\"}\n",
+         "weir.yaml:3: \"backends[0].headers.A\" holds a control character, expected one line of text"),
+    YAML(BACKEND "    headers: {Host: b}\n",
+         "weir.yaml:3: \"backends[0].headers.Host\" cannot be set here, expected another header"),
+    YAML(BACKEND "    headers: {A: b, a: c}\n",
+         "weir.yaml:3: \"backends[0].headers.a\" is the header \"A\" again, expected it once"),
+    YAML(BACKEND "    api_key: k\n    headers: {Authorization: b}\n",
+         "weir.yaml:2: \"backends[0]\" sends its \"api_key\" in the header \"authorization\", which \"headers\" sets "
+         "too"),
+    YAML(BACKEND "    tls: {ca: a}\n",
+         "weir.yaml:3: \"backends[0]\" has \"tls\" but its url is clear text, expected https://"),
+    YAML("backends: [{url: https://a, tls: {cert: a}}]\n",
+         "weir.yaml:1: \"backends[0].tls\" has no \"key\", expected both \"cert\" and \"key\""),
+    YAML("backends: [{url: \"demo:\", api_key: a}]\n",
+         "weir.yaml:1: \"backends[0]\" has \"api_key\", which means nothing to the demo model"),
+    YAML(BACKEND "    timeouts: {connect: 5}\n", "weir.yaml:3: \"backends[0].timeouts.connect\" is \"5\", " DURATION),
+
+    /* variables */
+    YAML("workers: ${\n",
+         "weir.yaml:1: \"workers\" has a \"${\" that no variable follows, expected ${NAME} ($${ stands for "
+         "\"${\" itself)"),
+    YAML("workers: ${A:-1}\n",
+         "weir.yaml:1: \"workers\" has a \"${\" that no variable follows, expected ${NAME} ($${ stands "
+         "for \"${\" itself)"),
+    YAML("workers: ${1}\n",
+         "weir.yaml:1: \"workers\" has a \"${\" that no variable follows, expected ${NAME} ($${ stands for "
+         "\"${\" itself)"),
+    YAML("workers: $${A}\n", "weir.yaml:1: \"workers\" is \"$${A}\", expected a number from 1 to 64"),
+
+    /* keys */
+    YAML("keys: []\n", "weir.yaml:1: \"keys\" is empty, expected at least one key"),
+    YAML("keys: [{key: secret-1}]\n", "weir.yaml:1: \"keys[0]\" has no \"name\", expected one for logs and metrics"),
+    YAML("keys: [{name: a}]\n", "weir.yaml:1: \"keys[0]\" has neither \"key\" nor \"hash\", expected one of them"),
+    YAML("keys: [{name: a, key: secret-1, hash: \"" SHA "\"}]\n",
+         "weir.yaml:1: \"keys[0]\" has both \"key\" and \"hash\", expected one of them"),
+    YAML("keys: [{name: a, key: \"\"}]\n",
+         "weir.yaml:1: \"keys[0].key\" is an empty key, expected at least 8 characters"),
+    YAML("keys: [{name: a, key: short-1}]\n",
+         "weir.yaml:1: \"keys[0].key\" is too short for a key, expected at least 8 characters"),
+    YAML("keys: [{name: a, key: \"with blank\"}]\n",
+         "weir.yaml:1: \"keys[0].key\" holds a blank or control character, expected a key without"),
+    YAML("keys: [{name: a, key: \"control\\x7f\"}]\n",
+         "weir.yaml:1: \"keys[0].key\" holds a blank or control character, expected a key without"),
+    YAML("keys: [{name: a, hash: \"sha256:9f\"}]\n", "weir.yaml:1: \"keys[0].hash\" is not a hash, expected "
+                                                     "\"sha256:\" and 64 hexadecimal digits (make one with `weir "
+                                                     "keys hash`)"),
+    YAML("keys: [{name: a, key: \"${NOT_SET}\"}]\n",
+         "weir.yaml:1: \"keys[0].key\" needs the environment variable NOT_SET, which is not set"),
+    YAML("keys:\n  - {name: a, key: secret-1}\n  - {name: a, key: secret-2}\n",
+         "weir.yaml:3: the key \"a\" has the same name as the key \"a\" in line 2, expected another one"),
+    YAML("keys:\n  - {name: b, key: secret-1}\n  - {name: a, key: secret-1}\n",
+         "weir.yaml:3: the key \"a\" has the same secret as the key \"b\" in line 2, expected another one"),
+    YAML("keys: [{name: a, key: secret-1, models: []}]\n",
+         "weir.yaml:1: \"keys[0].models\" is empty, expected at least one item (leave it out for all)"),
+    YAML("keys:\n  - {name: a, key: secret-1, routes: [/v1/chat]}\n",
+         "weir.yaml:2: the key \"a\" names the route \"/v1/chat\", which does not exist, expected such as "
+         "/v1/chat/completions or /v1/*"),
+    YAML("keys: [{name: a, key: secret-1, expires: tomorrow}]\n",
+         "weir.yaml:1: \"keys[0].expires\" is \"tomorrow\", expected a date such as 2027-01-31 or a time such as "
+         "2027-01-31T12:00:00Z"),
+    YAML("keys: [{name: a, key: secret-1, expires: 2027-02-29}]\n",
+         "weir.yaml:1: \"keys[0].expires\" is \"2027-02-29\", expected a date such as 2027-01-31 or a time such as "
+         "2027-01-31T12:00:00Z"),
+
+    /* routes */
+    YAML("routes: [{depends: [public]}]\n",
+         "weir.yaml:1: \"routes[0]\" has no \"path\", expected such as /v1/chat/completions"),
+    YAML("routes: [{path: /v1/models}]\n",
+         "weir.yaml:1: \"routes[0]\" says nothing about its path, expected \"depends\" or \"proxy\""),
+    YAML("routes:\n  - {path: /v1/models, depends: [public]}\n  - {path: /v1/models, depends: [api_key]}\n",
+         "weir.yaml:3: \"routes[1]\" has the path of \"routes[0]\", expected another one"),
+    YAML("\nroutes: [{path: /v1/chat/completion, depends: [public]}]\n",
+         "weir.yaml:2: the route \"/v1/chat/completion\" does not exist; did you mean /v1/chat/completions, expected a "
+         "built-in one, or a prefix with \"proxy\""),
+    YAML("routes: [{path: /entirely/elsewhere, depends: [public]}]\n",
+         "weir.yaml:1: the route \"/entirely/elsewhere\" does not exist, expected a built-in one, or a prefix with "
+         "\"proxy\""),
+    YAML("routes: [{path: /v1/models, depends: [apikey]}]\n",
+         "weir.yaml:1: \"routes[0].depends[0]\" is \"apikey\", expected public or api_key or validate"),
+    YAML("routes: [{path: /v1/models, depends: [api_key, api_key]}]\n",
+         "weir.yaml:1: \"routes[0].depends[1]\" is \"api_key\" again, expected each dependency once"),
+    YAML("routes: [{path: /v1/models, depends: [public, api_key]}]\n",
+         "weir.yaml:1: the route \"/v1/models\" depends on \"public\" and \"api_key\", expected one of them"),
+    YAML("routes: [{path: /v1/messages, depends: [validate, api_key]}]\n",
+         "weir.yaml:1: the route \"/v1/messages\" has something before \"api_key\", expected \"api_key\" first"),
+    YAML("routes: [{path: /v1/models, depends: [validate]}]\n",
+         "weir.yaml:1: the route \"/v1/models\" has no body that \"validate\" knows, expected no \"validate\""),
+    YAML("routes: [{path: /v1/audio/*, depends: [api_key, validate]}]\n",
+         "weir.yaml:1: the route \"/v1/audio/*\" has no body that \"validate\" knows, expected no \"validate\""),
+    YAML(KEY "routes: [{path: /v1/messages, depends: [validate]}]\n",
+         "weir.yaml:2: the route \"/v1/messages\" needs no key although keys are configured, expected \"api_key\", or "
+         "\"public\" if that is meant"),
+    YAML(KEY "routes: [{path: /livez, depends: []}]\n", "weir.yaml:2: the route \"/livez\" needs no key although keys "
+                                                        "are configured, expected \"api_key\", or \"public\" if "
+                                                        "that is meant"),
+    YAML(KEY "backends: [{url: http://a}]\nroutes:\n  - {path: /tools/*, proxy: a, depends: []}\n",
+         "weir.yaml:4: the route \"/tools/*\" needs no key although keys are configured, expected \"api_key\", or "
+         "\"public\" "
+         "if that is meant"),
+    YAML("routes: [{path: /tools/*, proxy: a, depends: [validate]}]\nbackends: [{url: http://a}]\n",
+         "weir.yaml:1: the route \"/tools/*\" has no body that \"validate\" knows, expected no \"validate\""),
+    YAML(
+        "routes: [{path: /tools, proxy: demo}]\n",
+        "weir.yaml:1: the route \"/tools\" has a \"proxy\", expected a prefix of at least one letter such as /tools/*"),
+    YAML("routes: [{path: /*, proxy: demo}]\n",
+         "weir.yaml:1: the route \"/*\" has a \"proxy\", expected a prefix of at least one letter such as /tools/*"),
+    YAML("routes: [{path: tools/*, proxy: demo}]\n", "weir.yaml:1: the route \"tools/*\" has a \"proxy\", expected a "
+                                                     "prefix of at least one letter such as /tools/*"),
+    YAML("routes: [{path: /v1/models, proxy: demo}]\n", "weir.yaml:1: the route \"/v1/models\" has a \"proxy\", "
+                                                        "expected a prefix of at least one letter such as /tools/*"),
+    YAML(
+        "routes: [{path: /v1/*, proxy: demo}]\n",
+        "weir.yaml:1: the route \"/v1/*\" would hide the built-in route /v1/chat/completions, expected another prefix"),
+    YAML("routes: [{path: /v1/audio/*, proxy: demo}]\n",
+         "weir.yaml:1: the route \"/v1/audio/*\" would hide the built-in route /v1/audio/*, expected another prefix"),
+    YAML("routes: [{path: /v1/audio/x/*, proxy: demo}]\n",
+         "weir.yaml:1: the route \"/v1/audio/x/*\" would hide the built-in route /v1/audio/*, expected another prefix"),
+    YAML("routes: [{path: /chat/*, proxy: demo}]\n", "weir.yaml:1: the route \"/chat/*\" would hide the built-in route "
+                                                     "/v1/chat/completions, expected another prefix"),
+    YAML("routes: [{path: /a/../*, proxy: demo}]\n",
+         "weir.yaml:1: the route \"/a/../*\" is not a plain prefix, expected such as /tools/*"),
+    YAML("routes: [{path: /a*/*, proxy: demo}]\n",
+         "weir.yaml:1: the route \"/a*/*\" is not a plain prefix, expected such as /tools/*"),
+    YAML("routes: [{path: /tools/*, proxy: vllm}]\nbackends: [{url: http://a}, {url: http://b}]\n",
+         "weir.yaml:1: the route \"/tools/*\" goes to the backend \"vllm\", which does not exist, expected a or b"),
+    YAML("routes: [{path: /tools/*, proxy: demo}]\n", "weir.yaml:1: the route \"/tools/*\" goes to the demo model, "
+                                                      "which has nothing to proxy, expected another backend"),
+};
+
+static const struct bad bad_inputs[] = {
+    OPTIONS("cannot read nowhere.yaml: No such file or directory", .file = "nowhere.yaml"),
+    OPTIONS("cannot read /: Is a directory", .file = "/"),
+    OPTIONS("--listen is \"8080\", " ADDRESS, LISTEN("8080")),
+    OPTIONS(NO_KEY("0.0.0.0:8080"), LISTEN("127.0.0.1:1", "0.0.0.0:8080")),
+    OPTIONS("the address [::1]:1 is listened on twice, expected once", LISTEN("[::1]:1", "[::1]:1")),
+    OPTIONS("--tls-cert is given without --tls-key, expected both", .tls_cert = "a"),
+    OPTIONS("--tls-key is given without --tls-cert, expected both", .tls_key = "a"),
+    OPTIONS("--tls-key is empty, expected a file", .tls_cert = "a", .tls_key = ""),
+    {{.yaml = "listen: [\"localhost:1\"]\n", .options = {.tls_cert = "a", .tls_key = "b"}},
+     "--tls-cert applies to --listen addresses and none is given, expected --listen, or \"tls\" under \"listen\" in "
+     "the file"},
+    OPTIONS("--backend: unknown scheme \"ftp\", expected http://, https:// or demo:", BACKENDS("http://a", "ftp://b")),
+    OPTIONS("--api-key is too short for a key, expected at least 8 characters", KEYS("short")),
+    OPTIONS("--api-key is an empty key, expected at least 8 characters", KEYS("")),
+    OPTIONS(
+        "the keys \"key-1\" and \"key-3\" of --api-key (or WEIR_API_KEY) are the same secret, expected different ones",
+        KEYS("secret-1", "secret-2", "secret-1")),
+    OPTIONS("--workers is \"many\", expected a number from 1 to 64", .workers = "many"),
+    OPTIONS("--workers is empty, expected a number from 1 to 64", .workers = ""),
+    OPTIONS("--log-level is \"loud\", expected debug, info, warn or error", .log_level = "loud"),
+    OPTIONS("--log-format is \"xml\", expected json or text", .log_format = "xml"),
+    OPTIONS("--drain-timeout is \"30\", " DURATION, .drain_timeout = "30"),
+
+    ENV("WEIR_LISTEN is \"x\", " ADDRESS, "WEIR_LISTEN", "127.0.0.1:1,x"),
+    ENV("WEIR_LISTEN has an empty item, expected values separated by commas", "WEIR_LISTEN", "127.0.0.1:1,"),
+    ENV("WEIR_LISTEN is set but empty, expected a value (unset it for the default)", "WEIR_LISTEN", ""),
+    ENV(NO_KEY("0.0.0.0:8080"), "WEIR_LISTEN", "0.0.0.0:8080", "WEIR_OPEN", "false"),
+    ENV("WEIR_API_KEY is set but empty, expected a value (unset it for the default)", "WEIR_API_KEY", ""),
+    ENV("WEIR_API_KEY_FILE is set but empty, expected a value (unset it for the default)", "WEIR_API_KEY_FILE", ""),
+    ENV("WEIR_API_KEY is too short for a key, expected at least 8 characters", "WEIR_API_KEY", "secret-1,short"),
+    ENV("WEIR_API_KEY and WEIR_API_KEY_FILE are both set, expected one of them", "WEIR_API_KEY", "secret-1",
+        "WEIR_API_KEY_FILE", "keys.txt"),
+    ENV("WEIR_API_KEY_FILE: cannot read nowhere.txt: No such file or directory", "WEIR_API_KEY_FILE", "nowhere.txt"),
+    ENV("WEIR_API_KEY_FILE: no key in no-keys.txt, expected one a line", "WEIR_API_KEY_FILE", "no-keys.txt"),
+    ENV("WEIR_API_KEY_FILE is too short for a key, expected at least 8 characters", "WEIR_API_KEY_FILE",
+        "short-key.txt"),
+    ENV("WEIR_API_KEY_FILE: binary-key.txt holds a NUL character, expected text", "WEIR_API_KEY_FILE",
+        "binary-key.txt"),
+    ENV("WEIR_API_KEY_FILE: cannot read large.txt: it is larger than 1 MiB", "WEIR_API_KEY_FILE", "large.txt"),
+    ENV("WEIR_TLS_CERT is given without --tls-key, expected both", "WEIR_TLS_CERT", "a"),
+    ENV("WEIR_BACKEND: no scheme in the url, expected http://, https:// or demo:", "WEIR_BACKEND", "vllm"),
+    ENV("WEIR_OPEN is \"maybe\", expected true or false", "WEIR_OPEN", "maybe"),
+    ENV("WEIR_WORKERS is \"0\", expected a number from 1 to 64", "WEIR_WORKERS", "0"),
+    ENV("WEIR_LOG_LEVEL is \"x\", expected debug, info, warn or error", "WEIR_LOG_LEVEL", "x"),
+    ENV("WEIR_LOG_FORMAT is \"x\", expected json or text", "WEIR_LOG_FORMAT", "x"),
+    ENV("WEIR_DRAIN_TIMEOUT is \"1\", " DURATION, "WEIR_DRAIN_TIMEOUT", "1"),
+    ENV("WEIR_CONFIG: cannot read nowhere.yaml: No such file or directory", "WEIR_CONFIG", "nowhere.yaml"),
+    ENV("WEIR_CONFIG: cannot read large.txt: it is larger than 1 MiB", "WEIR_CONFIG", "large.txt"),
+
+    /* A message never shows what a variable holds. */
+    {{.yaml = "workers: ${SECRET}\n", .env = {"SECRET", "hunter2"}},
+     "weir.yaml:1: \"workers\" is \"${SECRET}\", expected a number from 1 to 64"},
+    {{.yaml = "backends: [{url: \"http://u:${SECRET}@a\"}]\n", .env = {"SECRET", "hunter2"}},
+     "weir.yaml:1: \"backends[0].url\": a user name in the url is refused, expected http://HOST:PORT (credentials go "
+     "into "
+     "\"api_key\" or \"headers\")"},
+    /* An option that replaces the file's backends leaves its routes without them. */
+    {{.yaml = "backends: [{url: http://a}]\nroutes: [{path: /t/*, proxy: a}]\n", .options = {BACKENDS("http://b")}},
+     "weir.yaml:2: the route \"/t/*\" goes to the backend \"a\", which does not exist, expected b"},
+    /* The keys may come from elsewhere: the routes still fail closed. */
+    {{.yaml = "routes: [{path: /livez, depends: []}]\n", .options = {KEYS("secret-1")}},
+     "weir.yaml:1: the route \"/livez\" needs no key although keys are configured, expected \"api_key\", or \"public\" "
+     "if that "
+     "is meant"},
+    /* What is replaced must be right all the same. */
+    {{.yaml = "workers: x\n", .options = {.workers = "2"}},
+     "weir.yaml:1: \"workers\" is \"x\", expected a number from 1 to 64"},
+};
+
+static void check_bad(const struct bad *bad)
+{
+    char error[1024];
+    struct config *config = load(&bad->given, error);
+
+    ck_assert_msg(config == NULL, "accepted, expected: %s", bad->error);
+    ck_assert_str_eq(error, bad->error);
+}
+
+START_TEST(refuses_bad_files)
+{
+    check_bad(&bad_yaml[_i]);
+}
+END_TEST
+
+START_TEST(refuses_bad_inputs)
+{
+    check_bad(&bad_inputs[_i]);
+}
+END_TEST
+
+/* ---- what a good configuration means ---- */
+
+static void check_hash(const unsigned char hash[32], const char *key)
+{
+    unsigned char want[32];
+    unsigned len = sizeof(want);
+
+    EVP_Digest(key, strlen(key), want, &len, EVP_sha256(), NULL);
+    ck_assert_mem_eq(hash, want, sizeof(want));
+}
+
+START_TEST(has_defaults)
+{
+    struct config *config = load_yaml("");
+
+    ck_assert_uint_eq(config->listen_count, 1);
+    ck_assert_str_eq(config->listen[0].address, "127.0.0.1:8080");
+    ck_assert_ptr_null(config->listen[0].tls_cert);
+    ck_assert_uint_eq(config->max_body, 32 << 20);
+    ck_assert_uint_eq(config->backend_count, 1);
+    ck_assert_str_eq(config->backends[0].name, "demo");
+    ck_assert_int_eq(config->backends[0].url.kind, BACKEND_DEMO);
+    ck_assert_uint_eq(config->key_count, 0);
+    ck_assert(!config->open);
+    ck_assert_uint_eq(config->route_count, 0);
+    ck_assert_uint_eq(config->trusted_proxy_count, 0);
+    ck_assert_uint_eq(config->cors.count, 0);
+    ck_assert_uint_ge(config->workers, 1);
+    ck_assert_uint_le(config->workers, CONFIG_WORKERS_MAX);
+    ck_assert_int_eq(config->log_level, LOG_INFO);
+    ck_assert_uint_eq(config->drain_timeout_us, 30 * SECOND);
+    ck_assert_uint_eq(config->sse_ping_us, 15 * SECOND);
+    ck_assert_uint_eq(config->early_head_us, 0);
+    ck_assert_uint_eq(config->send_timeout_us, 60 * SECOND);
+    ck_assert_uint_eq(config->request_timeout_us, 60 * SECOND);
+    /* Two references, two releases. */
+    config_release(config_retain(config));
+    ck_assert_uint_eq(config->listen_count, 1);
+    config_release(config);
+    config_release(NULL);
+}
+END_TEST
+
+START_TEST(reads_the_front)
+{
+    struct config *config =
+        load_yaml("listen:\n"
+                  "  - 127.0.0.1:8081\n"
+                  "  - address: \"[::1]:8443\"\n"
+                  "    tls: {cert: /etc/weir/tls.crt, key: /etc/weir/tls.key}\n"
+                  "  - unix:/run/weir.sock\n"
+                  "  - LocalHost:1\n"
+                  "trusted_proxies: [10.1.2.3/8, \"fd00::/8\", 192.0.2.1]\n"
+                  "max_body: 64KiB\n"
+                  "cors: {origins: [\"https://chat.example.com\", \"http://localhost:3000\", \"*\"]}\n"
+                  "balance: round_robin\n"
+                  "workers: 3\nlog_level: debug\nlog_format: json\ndrain_timeout: 1m\n"
+                  "sse_ping: 0s\nearly_head: 20s\nsend_timeout: 500ms\nrequest_timeout: 10s\n");
+
+    ck_assert_uint_eq(config->listen_count, 4);
+    ck_assert_str_eq(config->listen[0].address, "127.0.0.1:8081");
+    ck_assert_ptr_null(config->listen[0].tls_key);
+    ck_assert_str_eq(config->listen[1].address, "[::1]:8443");
+    ck_assert_str_eq(config->listen[1].tls_cert, "/etc/weir/tls.crt");
+    ck_assert_str_eq(config->listen[1].tls_key, "/etc/weir/tls.key");
+    ck_assert_str_eq(config->listen[2].address, "unix:/run/weir.sock");
+    ck_assert_uint_eq(config->trusted_proxy_count, 3);
+    ck_assert_uint_eq(config->trusted_proxies[0].prefix, 104);
+    ck_assert_uint_eq(config->trusted_proxies[1].prefix, 8);
+    ck_assert_uint_eq(config->trusted_proxies[2].prefix, 128);
+    ck_assert_uint_eq(config->max_body, 64 << 10);
+    ck_assert_uint_eq(config->cors.count, 3);
+    ck_assert_str_eq(config->cors.origins[1], "http://localhost:3000");
+    ck_assert_uint_eq(config->workers, 3);
+    ck_assert_int_eq(config->log_level, LOG_DEBUG);
+    ck_assert_int_eq(config->log_format, LOG_JSON);
+    ck_assert_uint_eq(config->drain_timeout_us, 60 * SECOND);
+    ck_assert_uint_eq(config->sse_ping_us, 0);
+    ck_assert_uint_eq(config->early_head_us, 20 * SECOND);
+    ck_assert_uint_eq(config->send_timeout_us, SECOND / 2);
+    ck_assert_uint_eq(config->request_timeout_us, 10 * SECOND);
+    config_release(config);
+}
+END_TEST
+
+START_TEST(reads_backends)
+{
+    static const struct given given = {
+        .yaml = "backends:\n"
+                "  - name: vllm-a\n"
+                "    url: https://${HOST}:8000/v1\n"
+                "    models: [llama-3.1-8b, \"qwen*\"]\n"
+                "    default: true\n"
+                "    api_key: ${VLLM_KEY}\n"
+                "    auth: x-api-key\n"
+                "    headers: {OpenAI-Organization: org-1, X-Price: \"$5 $${x}\"}\n"
+                "    tls: {ca: ca.pem, cert: c.pem, key: k.pem, verify: false}\n"
+                "    usage: read\n"
+                "    timeouts: {connect: 1s, first_token: 2s, idle: 0s, total: 1h}\n"
+                "  - url: http://a\n"
+                "    models: {gpt-4o: llama-3.1-8b, \"gpt-*\": other}\n",
+        .env = {"VLLM_KEY", "k-${HOST}", "HOST", "gpu.example.com"},
+    };
+    struct config *config = load_ok(&given);
+    struct backend_settings *backend = &config->backends[0];
+
+    ck_assert_uint_eq(config->backend_count, 2);
+    ck_assert_str_eq(backend->name, "vllm-a");
+    ck_assert_str_eq(backend->url.authority, "gpu.example.com:8000");
+    ck_assert_str_eq(backend->url.path, "/v1");
+    ck_assert_uint_eq(backend->model_count, 2);
+    ck_assert_str_eq(backend->models[1].pattern, "qwen*");
+    ck_assert_ptr_null(backend->models[1].upstream);
+    ck_assert(backend->is_default);
+    ck_assert_str_eq(backend->api_key, "k-${HOST}"); /* what a variable holds is not expanded again */
+    ck_assert_int_eq(backend->auth, BACKEND_AUTH_X_API_KEY);
+    ck_assert_uint_eq(backend->header_count, 2);
+    ck_assert_str_eq(backend->headers[0].name, "OpenAI-Organization");
+    ck_assert_str_eq(backend->headers[0].value, "org-1");
+    ck_assert_str_eq(backend->headers[1].value, "$5 ${x}");
+    ck_assert_str_eq(backend->tls.ca, "ca.pem");
+    ck_assert_str_eq(backend->tls.cert, "c.pem");
+    ck_assert_str_eq(backend->tls.key, "k.pem");
+    ck_assert(!backend->tls.verify);
+    ck_assert_uint_eq(backend->timeouts.connect, 1 * SECOND);
+    ck_assert_uint_eq(backend->timeouts.first_token, 2 * SECOND);
+    ck_assert_uint_eq(backend->timeouts.idle, 0);
+    ck_assert_uint_eq(backend->timeouts.total, 3600 * SECOND);
+    backend = &config->backends[1];
+    ck_assert_str_eq(backend->name, "a");
+    ck_assert(!backend->is_default);
+    ck_assert(backend->tls.verify);
+    ck_assert_uint_eq(backend->timeouts.connect, 5 * SECOND);
+    ck_assert_uint_eq(backend->weight, 1);
+    ck_assert_uint_eq(backend->model_count, 2);
+    ck_assert_str_eq(backend->models[0].pattern, "gpt-4o");
+    ck_assert_str_eq(backend->models[0].upstream, "llama-3.1-8b");
+    config_release(config);
+}
+END_TEST
+
+START_TEST(reads_keys_and_routes)
+{
+    static const struct given given = {
+        .yaml = "listen: [\"0.0.0.0:8080\"]\n"
+                "backends: [{name: b, url: http://a}]\n"
+                "keys:\n"
+                "  - {name: alice, hash: \"sha256:0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef\", "
+                "models: [\"*\"]}\n"
+                "  - {name: bob, key: \"${BOB_KEY}\", routes: [/v1/chat/completions, \"/v1/*\", /tools/*], "
+                "expires: 2027-01-01}\n"
+                "routes:\n"
+                "  - path: /v1/chat/completions\n"
+                "    depends: [api_key, validate]\n"
+                "  - {path: /v1/completions, depends: [public, validate]}\n"
+                "  - {path: /health, depends: [public]}\n"
+                "  - {path: /tools/*, proxy: b}\n"
+                "  - {path: /v1/extra/*, proxy: b, depends: [public]}\n",
+        .env = {"BOB_KEY", "bobs-secret"},
+    };
+    struct config *config = load_ok(&given);
+
+    ck_assert_uint_eq(config->key_count, 2);
+    ck_assert_str_eq(config->keys[0].name, "alice");
+    ck_assert_uint_eq(config->keys[0].hash[0], 0x01);
+    ck_assert_uint_eq(config->keys[0].hash[5], 0xab);
+    ck_assert_uint_eq(config->keys[0].hash[31], 0xef);
+    ck_assert_uint_eq(config->keys[0].model_count, 1);
+    ck_assert_int_eq(config->keys[0].expires, 0);
+    ck_assert_int_eq(config->keys[0].line, 4);
+    check_hash(config->keys[1].hash, "bobs-secret");
+    ck_assert_uint_eq(config->keys[1].route_count, 3);
+    ck_assert_str_eq(config->keys[1].routes[1], "/v1/*");
+    ck_assert_int_eq(config->keys[1].expires, 1798761600);
+    ck_assert_uint_eq(config->route_count, 5);
+    ck_assert(config->routes[0].has_depends);
+    ck_assert_uint_eq(config->routes[0].depend_count, 2);
+    ck_assert_int_eq(config->routes[0].depends[0], DEPEND_API_KEY);
+    ck_assert_int_eq(config->routes[0].depends[1], DEPEND_VALIDATE);
+    ck_assert_int_eq(config->routes[0].line, 7);
+    ck_assert_int_eq(config->routes[2].depends[0], DEPEND_PUBLIC);
+    ck_assert_str_eq(config->routes[3].proxy, "b");
+    ck_assert(!config->routes[3].has_depends);
+    ck_assert_ptr_null(config->routes[0].proxy);
+    config_release(config);
+}
+END_TEST
+
+START_TEST(aliases_and_tags_are_fine)
+{
+    struct config *config = load_yaml("%YAML 1.1\n---\n"
+                                      "backends:\n"
+                                      "  - {url: http://a, models: &m [x, y], timeouts: &t {connect: 1s}}\n"
+                                      "  - {url: http://b, models: *m, timeouts: *t}\n"
+                                      "workers: !!str 2\n...\n");
+
+    ck_assert_str_eq(config->backends[1].models[1].pattern, "y");
+    ck_assert_uint_eq(config->backends[1].timeouts.connect, SECOND);
+    ck_assert_uint_eq(config->workers, 2);
+    config_release(config);
+}
+END_TEST
+
+START_TEST(options_beat_environment_beats_file)
+{
+    static const char yaml[] = "listen: [\"127.0.0.1:1\", {address: \"127.0.0.1:2\", tls: {cert: a, key: b}}]\n"
+                               "backends: [{name: file, url: http://file}]\n"
+                               "keys: [{name: file, key: file-key-1}]\n"
+                               "open: true\nworkers: 1\nlog_level: error\nlog_format: json\ndrain_timeout: 1s\n";
+    const struct given from_env = {
+        .yaml = yaml,
+        .env = {"WEIR_LISTEN", " 127.0.0.1:3 , unix:w.sock", "WEIR_BACKEND", "http://env:1,http://env:2,http://env"},
+    };
+    struct config *config = load_ok(&from_env);
+
+    ck_assert_uint_eq(config->listen_count, 2);
+    ck_assert_str_eq(config->listen[0].address, "127.0.0.1:3");
+    ck_assert_str_eq(config->listen[1].address, "unix:w.sock");
+    ck_assert_ptr_null(config->listen[1].tls_cert);
+    ck_assert_uint_eq(config->backend_count, 3);
+    ck_assert_str_eq(config->backends[0].name, "env");
+    ck_assert_str_eq(config->backends[1].name, "env:2");
+    ck_assert_str_eq(config->backends[2].name, "env:80");
+    ck_assert_str_eq(config->keys[0].name, "file");
+    ck_assert(config->open);
+    config_release(config);
+
+    const struct given values_from_env = {.yaml = yaml,
+                                          .env = {"WEIR_OPEN", "false", "WEIR_WORKERS", "2", "WEIR_LOG_LEVEL", "warn"}};
+    config = load_ok(&values_from_env);
+    ck_assert(!config->open);
+    ck_assert_uint_eq(config->workers, 2);
+    ck_assert_int_eq(config->log_level, LOG_WARN);
+    config_release(config);
+
+    const struct given from_options = {
+        .yaml = yaml,
+        .env = {"WEIR_WORKERS", "x", "WEIR_LISTEN", "x", "WEIR_API_KEY_FILE", "nowhere.txt"},
+        .options = {LISTEN("0.0.0.0:4", ":5"),
+                    BACKENDS("http://vllm:8000", "http://127.0.0.1:8000", "demo:", "http://[::1]", "demo:"),
+                    KEYS("option-key-1", "option-key-2"), .tls_cert = "c", .tls_key = "k", .workers = "64",
+                    .log_level = "info", .log_format = "text", .drain_timeout = "0s"},
+    };
+    config = load_ok(&from_options);
+    ck_assert_uint_eq(config->listen_count, 2);
+    ck_assert_str_eq(config->listen[1].address, ":5");
+    ck_assert_str_eq(config->listen[1].tls_cert, "c");
+    ck_assert_str_eq(config->listen[1].tls_key, "k");
+    ck_assert_uint_eq(config->backend_count, 5);
+    ck_assert_str_eq(config->backends[0].name, "vllm");
+    ck_assert_str_eq(config->backends[1].name, "127.0.0.1:8000");
+    ck_assert_str_eq(config->backends[2].name, "demo");
+    ck_assert_str_eq(config->backends[3].name, "[::1]:80");
+    ck_assert_str_eq(config->backends[4].name, "demo-2");
+    ck_assert_uint_eq(config->key_count, 2);
+    ck_assert_str_eq(config->keys[1].name, "key-2");
+    check_hash(config->keys[1].hash, "option-key-2");
+    ck_assert_uint_eq(config->workers, 64);
+    ck_assert_int_eq(config->log_level, LOG_INFO);
+    ck_assert_int_eq(config->log_format, LOG_TEXT);
+    ck_assert_uint_eq(config->drain_timeout_us, 0);
+    config_release(config);
+}
+END_TEST
+
+START_TEST(reads_the_rest_of_the_environment)
+{
+    const struct given tls = {.env = {"WEIR_TLS_CERT", "c", "WEIR_TLS_KEY", "k", "WEIR_DRAIN_TIMEOUT", "2h"}};
+    struct config *config = load_ok(&tls);
+
+    ck_assert_str_eq(config->listen[0].address, "127.0.0.1:8080");
+    ck_assert_str_eq(config->listen[0].tls_cert, "c");
+    ck_assert_uint_eq(config->drain_timeout_us, 7200 * SECOND);
+    config_release(config);
+
+    const struct given open = {.env = {"WEIR_LISTEN", ":1", "WEIR_OPEN", "1", "WEIR_LOG_FORMAT", "json"}};
+    config = load_ok(&open);
+    ck_assert(config->open);
+    config_release(config);
+
+    const struct given keys = {.env = {"WEIR_API_KEY", "secret-1, secret-2", "WEIR_LISTEN", "0.0.0.0:1"}};
+    config = load_ok(&keys);
+    ck_assert_uint_eq(config->key_count, 2);
+    ck_assert_str_eq(config->keys[0].name, "key-1");
+    check_hash(config->keys[1].hash, "secret-2");
+    config_release(config);
+
+    const struct given key_file = {.env = {"WEIR_API_KEY_FILE", "keys.txt"}};
+    config = load_ok(&key_file);
+    ck_assert_uint_eq(config->key_count, 2);
+    check_hash(config->keys[0].hash, "secret-1");
+    check_hash(config->keys[1].hash, "with,comma#inside");
+    config_release(config);
+
+    /* A file that is named is read in place of ./weir.yaml; the option names it before the variable. */
+    write_file("other.yaml", "workers: 5\n", 11);
+    const struct given by_variable = {.yaml = "workers: 4\n", .env = {"WEIR_CONFIG", "other.yaml"}};
+    config = load_ok(&by_variable);
+    ck_assert_uint_eq(config->workers, 5);
+    config_release(config);
+    const struct given by_option = {.env = {"WEIR_CONFIG", "nowhere.yaml"}, .options = {.file = "other.yaml"}};
+    config = load_ok(&by_option);
+    ck_assert_uint_eq(config->workers, 5);
+    config_release(config);
+}
+END_TEST
+
+START_TEST(unix_backends_are_named_after_their_file)
+{
+    const struct given given = {.options = {BACKENDS("http://unix:/run/vllm.sock", "http://unix:/tmp/vllm.sock")}};
+    struct config *config = load_ok(&given);
+
+    ck_assert_str_eq(config->backends[0].name, "vllm.sock");
+    ck_assert_str_eq(config->backends[1].name, "vllm.sock-2");
+    config_release(config);
+}
+END_TEST
+
+static const struct environment_case {
+    char *entries[4];
+    const char *error; /* NULL: fine */
+} environments[] = {
+    {{"PATH=/bin", "WEIRD_THING=1"}, NULL},
+    {{"WEIR_LISTEN=x", "WEIR_API_KEY_FILE=x", "WEIR_CONFIG=x"}, NULL},
+    {{"WEIR_PORT=tcp://10.0.0.1:80", "WEIR_SERVICE_HOST=10.0.0.1", "WEIR_PORT_8080_TCP_ADDR=x"}, NULL},
+    {{"WEIR_REDIS_SERVICE_HOST=10.0.0.1", "WEIR_REDIS_PORT=x", "WEIR_REDIS_SERVICE_PORT=1"}, NULL},
+    {{"WEIR_LISTEN_PORT=8080"}, "unknown environment variable WEIR_LISTEN_PORT; did you mean WEIR_LISTEN?"},
+    {{"WEIR_LISTN=x"}, "unknown environment variable WEIR_LISTN; did you mean WEIR_LISTEN?"},
+    {{"WEIR_API_KEYS=x"}, "unknown environment variable WEIR_API_KEYS; did you mean WEIR_API_KEY?"},
+    {{"WEIR_=x"}, "unknown environment variable WEIR_ (`weir --help` lists the known ones)"},
+    {{"WEIR_SOMETHING_ELSE_ENTIRELY=x"},
+     "unknown environment variable WEIR_SOMETHING_ELSE_ENTIRELY (`weir --help` lists the known ones)"},
+    {{"WEIR_LIMIT=1/minute"}, "WEIR_LIMIT is not available in this version"},
+    {{"WEIR_REDIS=x"}, "WEIR_REDIS is not available in this version"},
+    {{"WEIR_CACHE_TTL=1m"}, "WEIR_CACHE_TTL is not available in this version"},
+};
+
+START_TEST(unknown_variables_are_errors)
+{
+    const struct environment_case *want = &environments[_i];
+    char error[256] = "";
+
+    ck_assert_int_eq(config_environment_check(want->entries, error, sizeof(error)), want->error == NULL);
+    ck_assert_str_eq(error, want->error != NULL ? want->error : "");
+}
+END_TEST
+
+START_TEST(the_real_environment_is_checked)
+{
+    const struct config_options options = {0};
+    char error[256];
+
+    write_file("weir.yaml", "", 0);
+    setenv("WEIR_LOGLEVEL", "debug", 1);
+    ck_assert_ptr_null(config_load(&options, getenv, error, sizeof(error)));
+    ck_assert_str_eq(error, "unknown environment variable WEIR_LOGLEVEL; did you mean WEIR_LOG_LEVEL?");
+    unsetenv("WEIR_LOGLEVEL");
+}
+END_TEST
+
+START_TEST(large_files_are_refused)
+{
+    char *text = malloc((1 << 20) + 1);
+    static const char *const none[] = {NULL};
+    const struct config_options options = {0};
+    char error[256];
+
+    memset(text, '#', (1 << 20) + 1);
+    environment = none;
+    write_file("weir.yaml", text, (1 << 20) + 1);
+    ck_assert_ptr_null(config_load(&options, fake_getenv, error, sizeof(error)));
+    ck_assert_str_eq(error, "cannot read weir.yaml: it is larger than 1 MiB");
+    write_file("weir.yaml", text, 1 << 20);
+    struct config *config = config_load(&options, fake_getenv, error, sizeof(error));
+    ck_assert_ptr_nonnull(config);
+    config_release(config);
+    free(text);
+}
+END_TEST
+
+/* Aliases must not make a small file cost much. */
+START_TEST(aliases_do_not_multiply)
+{
+    char *text = NULL, error[256];
+    size_t size;
+    static const char *const none[] = {NULL};
+    const struct config_options options = {0};
+    FILE *stream = open_memstream(&text, &size);
+
+    fputs("backends:\n  - {url: http://a, models: &m [", stream);
+    for (int i = 0; i < 10000; i++)
+        fprintf(stream, "m%d, ", i);
+    fputs("]}\n", stream);
+    for (int i = 0; i < 200; i++)
+        fprintf(stream, "  - {url: http://a, models: *m}\n");
+    fclose(stream);
+    environment = none;
+    write_file("weir.yaml", text, size);
+    ck_assert_ptr_null(config_load(&options, fake_getenv, error, sizeof(error)));
+    ck_assert_msg(strstr(error, "the aliases of this file multiply to too many values") != NULL, "%s", error);
+    free(text);
+}
+END_TEST
+
+/* Each prefix of a file that uses everything: an error or a configuration, never a crash or a leak. */
+START_TEST(survives_any_prefix)
+{
+    static const char yaml[] =
+        "listen: [{address: \"127.0.0.1:1\", tls: {cert: a, key: b}}]\n"
+        "backends: &b\n- {url: \"demo:\", name: &n x, models: {a: b}}\n- url: http://a\n"
+        "  headers: {A: \"$${x} ${HOME}\"}\nkeys: [{name: k, key: secret-1, expires: 2027-01-01}]\n"
+        "routes: [{path: /t/*, proxy: a, depends: [public]}]\ntrusted_proxies: [10.0.0.0/8]\n";
+    static const char *const none[] = {"HOME", "/root", NULL};
+    const struct config_options options = {0};
+    char error[256];
+
+    environment = none;
+    for (size_t len = 0; len < sizeof(yaml); len++) {
+        write_file("weir.yaml", yaml, len);
+        struct config *config = config_load(&options, fake_getenv, error, sizeof(error));
+        if (config == NULL)
+            ck_assert_ptr_null(strchr(error, '\n'));
+        config_release(config);
+    }
+}
+END_TEST
+
+/* ---- values by themselves ---- */
+
+START_TEST(parses_durations)
+{
+    static const struct {
+        const char *text;
+        uint64_t us;
+    } good[] = {{"300ms", 300000},
+                {"0s", 0},
+                {"15s", 15 * SECOND},
+                {"10m", 600 * SECOND},
+                {"1h", 3600 * SECOND},
+                {"1d", 86400 * SECOND},
+                {"3650d", 3650 * 86400 * SECOND}};
+    static const char *const bad[] = {
+        "", "15", "s", "1.5s", "-1s", "1 s", "1S", "1w", "3651d", "99999999999999999999s", "1s "};
+    uint64_t us;
+
+    for (size_t i = 0; i < COUNT(good); i++) {
+        ck_assert_msg(config_parse_duration(span_of(good[i].text), &us), "%s", good[i].text);
+        ck_assert_uint_eq(us, good[i].us);
+    }
+    for (size_t i = 0; i < COUNT(bad); i++)
+        ck_assert_msg(!config_parse_duration(span_of(bad[i]), &us), "%s", bad[i]);
+}
+END_TEST
+
+START_TEST(parses_sizes)
+{
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } good[] = {
+        {"0", 0},          {"512", 512},  {"512B", 512},    {"64KiB", 65536},    {"32MiB", 32 << 20},
+        {"1GiB", 1 << 30}, {"1KB", 1000}, {"2MB", 2000000}, {"3GB", 3000000000}, {"9223372036854775807", INT64_MAX}};
+    static const char *const bad[] = {
+        "", "KiB", "1.5MiB", "-1", "1 KiB", "1kib", "1K", "9223372036854775808", "8589934592GiB"};
+    uint64_t bytes;
+
+    for (size_t i = 0; i < COUNT(good); i++) {
+        ck_assert_msg(config_parse_size(span_of(good[i].text), &bytes), "%s", good[i].text);
+        ck_assert_uint_eq(bytes, good[i].bytes);
+    }
+    for (size_t i = 0; i < COUNT(bad); i++)
+        ck_assert_msg(!config_parse_size(span_of(bad[i]), &bytes), "%s", bad[i]);
+}
+END_TEST
+
+START_TEST(networks_contain_addresses)
+{
+    static const struct {
+        const char *network, *address;
+        bool inside;
+    } cases[] = {
+        {"10.0.0.0/8", "::ffff:10.255.0.1", true},
+        {"10.0.0.0/8", "::ffff:11.0.0.1", false},
+        {"10.9.9.9/8", "::ffff:10.0.0.1", true},
+        {"0.0.0.0/0", "::ffff:1.2.3.4", true},
+        {"0.0.0.0/0", "fd00::1", false},
+        {"192.0.2.1", "::ffff:192.0.2.1", true},
+        {"192.0.2.1", "::ffff:192.0.2.2", false},
+        {"10.0.0.128/25", "::ffff:10.0.0.127", false},
+        {"10.0.0.128/25", "::ffff:10.0.0.129", true},
+        {"fd00::/7", "fdff::1", true},
+        {"fd00::/9", "fdff::1", false},
+        {"::/0", "::ffff:1.2.3.4", true},
+        {"2001:db8::1", "2001:db8::1", true},
+        {"2001:db8::1", "2001:db8::2", false},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        char error[256] = "";
+        struct config_report report = {error, sizeof(error)};
+        struct span text = span_of(cases[i].network);
+        struct config_value value = {&report, "network", text, text};
+        struct config_network network;
+        struct in6_addr address;
+        ck_assert_msg(config_value_network(&value, &network), "%s", error);
+        ck_assert_int_eq(inet_pton(AF_INET6, cases[i].address, &address), 1);
+        ck_assert_msg(config_network_contains(&network, &address) == cases[i].inside, "%s in %s", cases[i].address,
+                      cases[i].network);
+    }
+}
+END_TEST
+
+START_TEST(parses_expiry)
+{
+    static const struct {
+        const char *text;
+        int64_t seconds; /* 0: refused */
+    } cases[] = {
+        {"2027-01-01", 1798761600},
+        {"2027-01-01T00:00:00Z", 1798761600},
+        {"2027-01-01 01:30:00.25+01:30", 1798761600},
+        {"2026-12-31t22:00:00-02:00", 1798761600},
+        {"2026-12-31T23:59:60Z", 1798761600},
+        {"2028-02-29", 1835395200},
+        {"2027-1-1", 0},
+        {"2027-02-30", 0},
+        {"2027-13-01", 0},
+        {"2027-00-01", 0},
+        {"2027-01-00", 0},
+        {"1969-01-01", 0},
+        {"2027-01-01T", 0},
+        {"2027-01-01T00:00:00", 0},
+        {"2027-01-01T24:00:00Z", 0},
+        {"2027-01-01T00:00:00.Z", 0},
+        {"2027-01-01T00:00:00+1:00", 0},
+        {"2027-01-01T00:00:00Zx", 0},
+        {"", 0},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        char error[256];
+        struct config_report report = {error, sizeof(error)};
+        struct span text = span_of(cases[i].text);
+        struct config_value value = {&report, "expires", text, text};
+        int64_t seconds = 0;
+        ck_assert_msg(config_value_expires(&value, &seconds) == (cases[i].seconds != 0), "%s", cases[i].text);
+        if (cases[i].seconds != 0)
+            ck_assert_int_eq(seconds, cases[i].seconds);
+    }
+}
+END_TEST
+
+START_TEST(knows_loopback)
+{
+    static const char *const inside[] = {"127.0.0.1", "127.255.0.9", "::1", "localhost", "LOCALHOST"};
+    static const char *const outside[] = {
+        "", "0.0.0.0", "::", "128.0.0.1", "127.0.0.1.nip.example", "127", "::ffff:10.0.0.1", "localhost.example"};
+
+    for (size_t i = 0; i < COUNT(inside); i++)
+        ck_assert_msg(config_host_is_loopback(span_of(inside[i])), "%s", inside[i]);
+    for (size_t i = 0; i < COUNT(outside); i++)
+        ck_assert_msg(!config_host_is_loopback(span_of(outside[i])), "%s", outside[i]);
+}
+END_TEST
+
+START_TEST(knows_the_built_in_routes)
+{
+    static const char *const known[] = {"/",
+                                        "/v1/chat/completions",
+                                        "/v1/messages/count_tokens",
+                                        "/v1/responses",
+                                        "/v1/responses/*",
+                                        "/v1/rerank/*",
+                                        "/v1/models",
+                                        "/livez",
+                                        "/metrics",
+                                        "/version"};
+    static const char *const unknown[] = {"", "/v1", "/v1/*", "/v1/rerank", "/v1/chat", "/livez/", "/chat", "livez"};
+
+    for (size_t i = 0; i < COUNT(known); i++)
+        ck_assert_msg(config_route_known(span_of(known[i])), "%s", known[i]);
+    for (size_t i = 0; i < COUNT(unknown); i++)
+        ck_assert_msg(!config_route_known(span_of(unknown[i])), "%s", unknown[i]);
+}
+END_TEST
+
+START_TEST(finds_the_nearest_name)
+{
+    static const char *const names[] = {"listen", "log_level", "log_format", "url"};
+
+    ck_assert_str_eq(nearest_name(SPAN("lsiten"), names, COUNT(names)), "listen");
+    ck_assert_str_eq(nearest_name(SPAN("loglevel"), names, COUNT(names)), "log_level");
+    ck_assert_str_eq(nearest_name(SPAN("uri"), names, COUNT(names)), "url");
+    ck_assert_ptr_null(nearest_name(SPAN("xyz"), names, COUNT(names)));
+    ck_assert_ptr_null(nearest_name(SPAN(""), names, COUNT(names)));
+    ck_assert_ptr_null(nearest_name(SPAN("log_levellog_levellog_levellog_level"), names, COUNT(names)));
+}
+END_TEST
+
+/* ---- processors ---- */
+
+static void write_group(const char *root, const char *name, const char *text)
+{
+    char path[512];
+
+    snprintf(path, sizeof(path), "%s/%s", root, name);
+    for (char *slash = strchr(path + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        mkdir(path, 0700);
+        *slash = '/';
+    }
+    write_file(path, text, strlen(text));
+}
+
+START_TEST(quotas_limit_processors)
+{
+    ck_assert_uint_eq(processors_quota("nothing-here"), 0);
+
+    write_group("v2", "proc/self/cgroup", "0::/a/b\n");
+    write_group("v2", "sys/fs/cgroup/cpu.max", "max 100000\n");
+    ck_assert_uint_eq(processors_quota("v2"), 0);
+    write_group("v2", "sys/fs/cgroup/a/b/cpu.max", "250000 100000\n");
+    ck_assert_uint_eq(processors_quota("v2"), 3);
+    write_group("v2", "sys/fs/cgroup/a/cpu.max", "50000 100000\n"); /* the group above counts too */
+    ck_assert_uint_eq(processors_quota("v2"), 1);
+
+    /* In a container: the path is the host's, the files are at the top. */
+    write_group("inside", "proc/self/cgroup", "0::/docker/1234\n");
+    write_group("inside", "sys/fs/cgroup/cpu.max", "200000 100000\n");
+    ck_assert_uint_eq(processors_quota("inside"), 2);
+
+    write_group("v1", "proc/self/cgroup", "9:cpuset:/\n4:cpu,cpuacct:/x\n0::/\n");
+    write_group("v1", "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us", "150000\n");
+    ck_assert_uint_eq(processors_quota("v1"), 0);
+    write_group("v1", "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_period_us", "100000\n");
+    ck_assert_uint_eq(processors_quota("v1"), 2);
+    write_group("v1", "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us", "-1\n");
+    ck_assert_uint_eq(processors_quota("v1"), 0);
+
+    write_group("bad", "proc/self/cgroup", "nonsense\n0::/\n");
+    write_group("bad", "sys/fs/cgroup/cpu.max", "many few\n");
+    ck_assert_uint_eq(processors_quota("bad"), 0);
+    ck_assert_uint_ge(processors_usable(), 1);
+}
+END_TEST
+
+static void prepare(void)
+{
+    static const char keys[] = "# for the two\n\nsecret-1\r\n  with,comma#inside  \n";
+    char *large = malloc((1 << 20) + 1);
+
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    ck_assert_int_eq(chdir(folder), 0);
+    write_file("keys.txt", keys, sizeof(keys) - 1);
+    write_file("no-keys.txt", "# none\n\n", 8);
+    write_file("short-key.txt", "short\n", 6);
+    write_file("binary-key.txt", "secret-1\0more\n", 14);
+    memset(large, '\n', (1 << 20) + 1);
+    write_file("large.txt", large, (1 << 20) + 1);
+    free(large);
+}
+
+static void clean_up(void)
+{
+    char command[sizeof(folder) + 16];
+
+    snprintf(command, sizeof(command), "rm -rf %s", folder);
+    ck_assert_int_eq(chdir("/"), 0);
+    ck_assert_int_eq(system(command), 0);
+}
+
+int main(void)
+{
+    Suite *suite = suite_create("config");
+    TCase *files = tcase_create("files"), *values = tcase_create("values");
+    SRunner *runner = srunner_create(suite);
+
+    suite_add_tcase(suite, files);
+    suite_add_tcase(suite, values);
+    tcase_add_unchecked_fixture(files, prepare, clean_up);
+    tcase_add_loop_test(files, refuses_bad_files, 0, COUNT(bad_yaml));
+    tcase_add_loop_test(files, refuses_bad_inputs, 0, COUNT(bad_inputs));
+    tcase_add_test(files, has_defaults);
+    tcase_add_test(files, reads_the_front);
+    tcase_add_test(files, reads_backends);
+    tcase_add_test(files, reads_keys_and_routes);
+    tcase_add_test(files, aliases_and_tags_are_fine);
+    tcase_add_test(files, options_beat_environment_beats_file);
+    tcase_add_test(files, reads_the_rest_of_the_environment);
+    tcase_add_test(files, unix_backends_are_named_after_their_file);
+    tcase_add_test(files, the_real_environment_is_checked);
+    tcase_add_test(files, large_files_are_refused);
+    tcase_add_test(files, aliases_do_not_multiply);
+    tcase_add_test(files, survives_any_prefix);
+    tcase_add_test(files, quotas_limit_processors);
+    tcase_add_loop_test(values, unknown_variables_are_errors, 0, COUNT(environments));
+    tcase_add_test(values, parses_durations);
+    tcase_add_test(values, parses_sizes);
+    tcase_add_test(values, networks_contain_addresses);
+    tcase_add_test(values, parses_expiry);
+    tcase_add_test(values, knows_loopback);
+    tcase_add_test(values, knows_the_built_in_routes);
+    tcase_add_test(values, finds_the_nearest_name);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
