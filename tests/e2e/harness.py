@@ -1,0 +1,605 @@
+"""What the end-to-end scenarios stand on: starting the real gateway and model-server fakes, and talking to them.
+
+A scenario is a function `test_NAME(t)` in a test_*.py file; `t` is a Scenario. Everything it starts is stopped when it
+returns, and the gateway must then have ended with status 0 and without a word from a sanitizer or from valgrind.
+"""
+import errno
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+TROUBLE = re.compile(r"ERROR: (Address|Leak|Thread)Sanitizer|WARNING: ThreadSanitizer|runtime error:|Assertion .* failed|"
+                     r"==\d+== (Invalid|Conditional jump|Use of uninit|Syscall param|.*definitely lost: [1-9])")
+KEY = "sk-test-0123456789abcdef"
+
+
+class Options:
+    """What the runner was told; set once before any scenario runs."""
+    weir = "build-test/weir"
+    fake = "build-test/tests/model_fake"
+    valgrind = False
+    slow = 1.0  # how much longer to wait for anything
+    workers = None
+
+
+class Skip(Exception):
+    """The scenario cannot run here; the text says why."""
+
+
+class Truncated(Exception):
+    """The peer ended a body before its end. `body` is what came; `how` is "closed", "reset" or "malformed"."""
+    def __init__(self, body, how):
+        super().__init__(f"body cut ({how}) after {len(body)} bytes: {body[-200:]!r}")
+        self.body, self.how = body, how
+
+
+def wait_until(check, what, timeout=10.0):
+    """Calls `check` until it returns something true, and returns that."""
+    end = time.monotonic() + timeout * Options.slow
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"waited in vain for {what}")
+        time.sleep(0.005)
+
+
+def free_port(host="127.0.0.1"):
+    """A port that nobody uses, outside the range from which the kernel picks for outgoing connections."""
+    while True:
+        port = random.SystemRandom().randint(12000, 30000)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
+            try:
+                s.bind((host, port))
+                return port
+            except OSError as e:
+                if e.errno != errno.EADDRINUSE:
+                    raise
+
+
+def mono_us():
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+
+
+# ---------------------------------------------------------------- HTTP over a raw socket
+
+class Response:
+    def __init__(self, status, reason, headers, body=b""):
+        self.status, self.reason, self.headers, self.body = status, reason, headers, body
+
+    def header(self, name, default=None):
+        for key, value in self.headers:
+            if key == name.lower():
+                return value
+        return default
+
+    def all(self, name):
+        return [value for key, value in self.headers if key == name.lower()]
+
+    def json(self):
+        return json.loads(self.body)
+
+    def __repr__(self):
+        return f"<{self.status} {self.headers} {self.body[:300]!r}>"
+
+
+class Wire:
+    """One client connection, byte by byte."""
+    def __init__(self, address, tls=None, sni=None, timeout=15.0, rcvbuf=None):
+        if isinstance(address, str):
+            self.sock = socket.socket(socket.AF_UNIX)
+        else:
+            self.sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+            if rcvbuf:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+        self.sock.settimeout(timeout * Options.slow)
+        self.sock.connect(address)
+        if not isinstance(address, str):
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self.sock = tls.wrap_socket(self.sock, server_hostname=sni or "localhost")
+        self.buffer = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.sock.close()
+
+    def reset(self):
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.sock.close()
+
+    def send(self, data):
+        self.sock.sendall(data if isinstance(data, bytes) else data.encode())
+
+    def request(self, method, path, headers=None, body=None, version="1.1"):
+        self.send(make_request(method, path, headers, body, version))
+
+    def _more(self):
+        data = self.sock.recv(65536)
+        self.buffer += data
+        return len(data) != 0
+
+    def _until(self, mark):
+        while mark not in self.buffer:
+            if not self._more():
+                raise EOFError(f"closed; {self.buffer[:300]!r} had come")
+        head, self.buffer = self.buffer.split(mark, 1)
+        return head
+
+    def head(self, interim=False):
+        """The next response head; 1xx ones are skipped unless wanted."""
+        while True:
+            lines = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+            _, status, *reason = lines[0].split(" ", 2)
+            headers = []
+            for line in lines[1:]:
+                name, value = line.split(":", 1)
+                headers.append((name.lower(), value.strip()))
+            if int(status) >= 200 or interim:
+                return Response(int(status), " ".join(reason), headers)
+
+    def _exactly(self, n, sofar):
+        """The next n bytes; if they do not come, what came before them is in `sofar`."""
+        while len(self.buffer) < n:
+            try:
+                more = self._more()
+            except (ConnectionResetError, ssl.SSLEOFError) as e:
+                raise Truncated(b"".join(sofar) + self.buffer, "reset") from e
+            if not more:
+                raise Truncated(b"".join(sofar) + self.buffer, "closed")
+        data, self.buffer = self.buffer[:n], self.buffer[n:]
+        return data
+
+    def pieces(self, response):
+        """The body as it is framed: each chunk, or each read."""
+        sofar = []
+        length = response.header("content-length")
+        if response.status in (204, 304) or length == "0":
+            return
+        if (response.header("transfer-encoding") or "").lower() == "chunked":
+            while True:
+                while (end := self.buffer.find(b"\r\n")) < 0:
+                    self.buffer = self._exactly(len(self.buffer) + 1, sofar) + self.buffer
+                line, self.buffer = self.buffer[:end], self.buffer[end + 2:]
+                if re.fullmatch(rb"[0-9a-fA-F]+(;.*)?", line) is None:
+                    raise Truncated(b"".join(sofar), "malformed")
+                size = int(line.split(b";")[0], 16)
+                data = self._exactly(size + 2, sofar)[:-2]
+                if size == 0:
+                    return
+                sofar.append(data)
+                yield data
+        elif length is not None:
+            data = self._exactly(int(length), sofar)
+            yield data
+        else:
+            try:
+                while self.buffer or self._more():
+                    data, self.buffer = self.buffer, b""
+                    sofar.append(data)
+                    yield data
+            except (ConnectionResetError, ssl.SSLEOFError) as e:
+                raise Truncated(b"".join(sofar), "reset") from e
+
+    def response(self, head_only=False):
+        response = self.head()
+        if not head_only:
+            response.body = b"".join(self.pieces(response))
+        return response
+
+    def read_event(self, pieces, carry=None):
+        """Pieces until they end with a blank line."""
+        text = carry or b""
+        while not text.endswith(b"\n\n") and not text.endswith(b"\r\n\r\n"):
+            text += next(pieces)
+        return text
+
+    def at_end(self):
+        """Whether the peer has closed, waiting for it."""
+        try:
+            return not self.buffer and not self._more()
+        except ConnectionResetError:
+            return True
+
+
+def make_request(method, path, headers=None, body=None, version="1.1"):
+    headers = dict(headers or {})
+    if isinstance(body, (dict, list)):
+        body = json.dumps(body).encode()
+        headers.setdefault("content-type", "application/json")
+    if isinstance(body, str):
+        body = body.encode()
+    lines = [f"{method} {path} HTTP/{version}"]
+    headers.setdefault("host", "localhost")
+    if body is not None and "transfer-encoding" not in headers:
+        headers.setdefault("content-length", str(len(body)))
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + (body or b"")
+
+
+def chat(stream=True, model="fake-1", **more):
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], **more}
+    if stream:
+        body["stream"] = True
+    return body
+
+
+def events_of(body):
+    """Server-sent events as (event, data); comments are left out."""
+    found = []
+    for block in body.decode().replace("\r\n", "\n").split("\n\n"):
+        name, data = None, []
+        for line in block.split("\n"):
+            if line.startswith("event: "):
+                name = line[7:]
+            elif line.startswith("data: "):
+                data.append(line[6:])
+        if data:
+            found.append((name, "\n".join(data)))
+    return found
+
+
+# ---------------------------------------------------------------- processes
+
+class Process:
+    def __init__(self, scenario, name, argv, env=None, prefix=()):
+        self.name, self.scenario = name, scenario
+        self.log_path = scenario.dir / f"{name}.log"
+        self.log_file = open(self.log_path, "wb")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")}
+        environment.update(ASAN_OPTIONS="detect_leaks=1:exitcode=66:abort_on_error=0", UBSAN_OPTIONS="print_stacktrace=1",
+                           TSAN_OPTIONS=f"exitcode=66:suppressions={HERE / 'tsan.supp'}")
+        environment.update(env or {})
+        self.popen = subprocess.Popen([*prefix, *map(str, argv)], stdout=self.log_file, stderr=subprocess.STDOUT,
+                                      stdin=subprocess.DEVNULL, env=environment, cwd=scenario.dir)
+        scenario.processes.append(self)
+
+    @property
+    def pid(self):
+        return self.popen.pid
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def alive(self):
+        return self.popen.poll() is None
+
+    def signal(self, number=signal.SIGTERM):
+        if self.alive():
+            self.popen.send_signal(number)
+
+    def wait(self, timeout=20.0):
+        return self.popen.wait(timeout * Options.slow)
+
+    def kill(self):
+        if self.alive():
+            self.popen.kill()
+        self.popen.wait()
+        self.log_file.close()
+
+
+class Fake(Process):
+    """A model server. `behave` is its default behaviour; see fake_behave.h."""
+    def __init__(self, scenario, name, behave="", listen=None, cert=None, tls_max=None, client_ca=None, models=None, sndbuf=None):
+        argv = [Options.fake, "--listen", listen or "127.0.0.1:0"]
+        for option, value in (("--behave", behave), ("--tls-max", tls_max), ("--client-ca", client_ca),
+                              ("--models", models), ("--sndbuf", sndbuf)):
+            if value:
+                argv += [option, value]
+        self.tls = None
+        if cert:
+            argv += ["--tls-cert", cert.cert, "--tls-key", cert.key]
+            self.tls = ssl.create_default_context()
+            self.tls.check_hostname = False
+            self.tls.verify_mode = ssl.CERT_NONE
+        super().__init__(scenario, name, argv)
+        line = wait_until(lambda: re.search(r"listening on (\S+)\n", self.log()), f"{name} to listen")
+        where = line[1]
+        if where.startswith("unix:"):
+            self.address = where[5:]
+            self.url = "http://" + where
+        else:
+            host, port = where.rsplit(":", 1)
+            self.port = int(port)
+            self.address = (host.strip("[]"), self.port)
+            self.url = f"{'https' if cert else 'http'}://{where}"
+
+    def ask(self, method, path, headers=None, body=None):
+        with Wire(self.address, self.tls) as wire:
+            wire.request(method, path, headers, body)
+            return wire.response()
+
+    def stats(self):
+        return self.ask("GET", "/fake/stats").json()
+
+    def last(self):
+        return Last(self.ask("GET", "/fake/last").json())
+
+    def reset(self):
+        self.ask("POST", "/fake/reset")
+
+    def behave(self, text):
+        assert self.ask("POST", "/fake/behave", body=text).status == 200, text
+
+    def wait_requests(self, n=1):
+        return wait_until(lambda: self.stats()["requests"] >= n, f"{n} requests at {self.name}")
+
+    def wait_aborts(self, n=1):
+        """Waits until the fake has seen `n` clients go in the middle of an answer."""
+        wait_until(lambda: self.stats()["aborts"] >= n, f"{self.name} to be left by its client ({self.stats()})")
+        return self.stats()
+
+
+class Last:
+    """The request that a fake saw last."""
+    def __init__(self, described):
+        self.__dict__.update(described)
+        self.body = described.get("body", "").encode("latin-1")
+
+    def header(self, name):
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    def json(self):
+        return json.loads(self.body)
+
+
+class Weir(Process):
+    def __init__(self, scenario, name, backends, args, config, env, listen, tls, keys, fail):
+        self.host, self.tls_context, self.cert = "127.0.0.1", None, tls
+        argv, self.backends = [Options.weir], backends
+        if config is not None:
+            path = scenario.dir / f"{name}.yaml"
+            path.write_text(config)
+            argv += ["--config", path]
+        if listen is None:
+            self.port = free_port()
+            listen = [f"127.0.0.1:{self.port}"]
+        elif not listen[0].startswith("unix:"):
+            host, port = listen[0].rsplit(":", 1)
+            self.host, self.port = host.strip("[]"), int(port)
+        self.address = listen[0][5:] if listen[0].startswith("unix:") else (self.host, self.port)
+        for where in listen:
+            argv += ["--listen", where]
+        for backend in backends:
+            argv += ["--backend", backend.url if isinstance(backend, Fake) else backend]
+        for key in keys:
+            argv += ["--api-key", key]
+        if tls:
+            argv += ["--tls-cert", tls.cert, "--tls-key", tls.key]
+            self.tls_context = tls.client()
+        if "--workers" not in args:
+            argv += ["--workers", Options.workers or "1"]
+        argv += ["--log-format", "json", *args]
+        prefix = ()
+        self.valgrind_log = scenario.dir / f"{name}.valgrind"
+        if Options.valgrind:
+            prefix = ("valgrind", "--leak-check=full", "--errors-for-leak-kinds=definite", "--show-leak-kinds=definite",
+                      "--error-exitcode=66", "--num-callers=24", "--fullpath-after=", f"--suppressions={HERE / 'valgrind.supp'}",
+                      f"--log-file={self.valgrind_log}")
+        self.expected_status = 0
+        super().__init__(scenario, name, argv, env, prefix)
+        if not fail:
+            wait_until(self._ready, f"{name} to serve", 20)
+
+    def _ready(self):
+        if not self.alive():
+            raise AssertionError(f"weir ended with {self.popen.returncode} at its start:\n{self.log()[-2000:]}")
+        try:
+            Wire(self.address).close()
+            return True
+        except OSError:
+            return False
+
+    @property
+    def url(self):
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls_context else 'http'}://{host}:{self.port}"
+
+    def connect(self, **options):
+        return Wire(self.address, self.tls_context, **options)
+
+    def ask(self, method, path, headers=None, body=None):
+        with self.connect() as wire:
+            wire.request(method, path, headers, body)
+            return wire.response(head_only=method == "HEAD")
+
+    def stream(self, behave="", path="/v1/chat/completions", body=None, headers=None):
+        headers = {"x-fake": behave, **(headers or {})} if behave else headers
+        return self.ask("POST", path, headers, body or chat())
+
+    def log_lines(self):
+        lines = []
+        for line in self.log().split("\n")[:-1]:
+            if line.startswith("{"):
+                try:
+                    lines.append(json.loads(line))
+                except ValueError as e:
+                    raise AssertionError(f"a log line is not JSON: {line}") from e
+        return lines
+
+    def request_line(self, request_id):
+        """The log line of one request."""
+        def find():
+            return next((line for line in self.log_lines() if request_id in line.values() and "status" in line), None)
+        return wait_until(find, f"the log line of {request_id}\n{self.log()[-1500:]}")
+
+    def metrics(self):
+        return self.ask("GET", "/metrics").body.decode()
+
+    def metric(self, pattern):
+        """The sum over all series whose line matches the pattern before its value."""
+        total = 0.0
+        for line in self.metrics().splitlines():
+            if not line.startswith("#") and re.search(pattern, line.rsplit(" ", 1)[0]):
+                total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def stop(self, timeout=20.0):
+        self.signal()
+        try:
+            return self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} does not end after SIGTERM\n{self.log()[-1000:]}") from None
+
+    def verdict(self):
+        """What is wrong with how it ended; None if nothing is."""
+        log = self.log() + (self.valgrind_log.read_text(errors="replace") if self.valgrind_log.exists() else "")
+        trouble = TROUBLE.search(log)
+        if trouble:
+            return f"{self.name}: {log[max(0, trouble.start() - 200):trouble.start() + 5000]}"
+        if self.popen.returncode != self.expected_status:
+            return f"{self.name} ended with {self.popen.returncode}, expected {self.expected_status}\n{log[-3000:]}"
+        return None
+
+
+# ---------------------------------------------------------------- certificates
+
+class Certificate:
+    def __init__(self, cert, key, ca):
+        self.cert, self.key, self.ca = cert, key, ca
+
+    def client(self, alpn=("http/1.1",), version=None):
+        """A context that trusts this certificate's authority."""
+        context = ssl.create_default_context(cafile=str(self.ca))
+        context.set_alpn_protocols(list(alpn))
+        if version:
+            context.minimum_version = context.maximum_version = version
+        return context
+
+
+class Authority:
+    """A private certificate authority in a directory."""
+    def __init__(self, directory):
+        self.dir = directory
+        self.ca, self.key = directory / "ca.pem", directory / "ca.key"
+        self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+                      "/CN=test authority", "-keyout", self.key, "-out", self.ca, "-addext", "keyUsage=critical,keyCertSign",
+                      "-addext", "basicConstraints=critical,CA:TRUE")
+
+    def _openssl(self, *args):
+        done = subprocess.run(["openssl", *map(str, args)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def issue(self, name, *subjects):
+        """A certificate for names such as "DNS:localhost" and "IP:127.0.0.1"."""
+        base = self.dir / name
+        cert, key, request, ext = (base.with_suffix(s) for s in (".pem", ".key", ".csr", ".ext"))
+        ext.write_text(f"subjectAltName={','.join(subjects)}\n")
+        self._openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
+                      "-keyout", key, "-out", request)
+        self._openssl("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self.key, "-CAcreateserial", "-days", "2",
+                      "-extfile", ext, "-out", cert)
+        return Certificate(cert, key, self.ca)
+
+
+# ---------------------------------------------------------------- scenarios
+
+class Scenario:
+    def __init__(self, name):
+        self.name = name
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="weir-e2e-"))
+        self.processes = []
+        self._authority = None
+
+    def skip(self, why):
+        raise Skip(why)
+
+    def need(self, command):
+        if shutil.which(command) is None:
+            self.skip(f"{command} is not installed")
+
+    def _name(self, kind):
+        return f"{kind}{sum(1 for p in self.processes if p.name.startswith(kind)) + 1}"
+
+    def fake(self, behave="", **options):
+        return Fake(self, self._name("fake"), behave, **options)
+
+    def weir(self, *backends, args=(), config=None, env=None, listen=None, tls=None, keys=(), fail=False):
+        """A gateway in front of `backends` (fakes or URLs). `fail` means that it is not expected to start."""
+        return Weir(self, self._name("weir"), backends, list(args), config, env, listen, tls, keys, fail)
+
+    def pair(self, behave="", **options):
+        """The usual case: one fake, one gateway."""
+        fake = self.fake(behave)
+        return fake, self.weir(fake, **options)
+
+    def run(self, *args, env=None, stdin=None, timeout=15.0):
+        """The weir command, to its end."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")}
+        environment.update(env or {})
+        done = subprocess.run([str(Options.weir), *map(str, args)], capture_output=True, text=True, env=environment, input=stdin,
+                              timeout=timeout * Options.slow, cwd=self.dir, check=False)
+        assert not TROUBLE.search(done.stderr), done.stderr
+        return done
+
+    def curl(self, *args, stdin=None, timeout=15.0):
+        self.need("curl")
+        return subprocess.run(["curl", "-sS", "-N", "--max-time", str(timeout * Options.slow), *map(str, args)],
+                              capture_output=True, input=stdin, check=False)
+
+    @property
+    def authority(self):
+        if self._authority is None:
+            self.need("openssl")
+            self._authority = Authority(self.dir)
+        return self._authority
+
+    def certificate(self):
+        return self.authority.issue("server", "DNS:localhost", "IP:127.0.0.1", "IP:::1")
+
+    def close(self):
+        """Ends everything; returns what was wrong with the gateways' ends."""
+        wrong = []
+        for process in self.processes:
+            if isinstance(process, Weir):
+                try:
+                    if process.alive():
+                        process.stop(40)
+                except AssertionError as e:
+                    wrong.append(str(e))
+        for process in self.processes:
+            was_alive = process.alive()
+            process.kill()
+            if isinstance(process, Weir):
+                verdict = process.verdict()
+                if verdict and not (was_alive and wrong):
+                    wrong.append(verdict)
+            elif not was_alive:
+                wrong.append(f"{process.name} ended by itself:\n{process.log()[-1000:]}")
+        return wrong
+
+    def logs(self):
+        return "\n".join(f"--- {p.name}\n{p.log()[-1500:]}" for p in self.processes if isinstance(p, Weir))
+
+    def clean(self):
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def smoke(scenario):
+    """Marks a scenario for the runs under valgrind and ThreadSanitizer too."""
+    scenario.smoke = True
+    return scenario
+
+
+def limit(seconds):
+    """Gives a scenario more time than the usual 40 seconds."""
+    def mark(scenario):
+        scenario.seconds = seconds
+        return scenario
+    return mark

@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Runs the end-to-end scenarios: one line each, and `N passed, N failed, N skipped` at the end."""
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import select
+import signal
+import sys
+import time
+import traceback
+
+from harness import Options, Scenario, Skip
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def collect(pattern, smoke):
+    found = []
+    for path in sorted(HERE.glob("test_*.py")):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for name, function in vars(module).items():
+            if not name.startswith("test_") or not callable(function) or (smoke and not getattr(function, "smoke", False)):
+                continue
+            title = f"{path.stem[5:]}: {name[5:].replace('_', ' ')}"
+            if not pattern or pattern in title or pattern in name or pattern in path.stem:
+                found.append((title, function))
+    return found
+
+
+def on_alarm(*_):
+    raise TimeoutError("the scenario took too long")
+
+
+def play(title, function):
+    """One scenario, in a process of its own. Returns (verdict, text)."""
+    signal.signal(signal.SIGALRM, on_alarm)
+    signal.alarm(int(getattr(function, "seconds", 40) * Options.slow))
+    scenario, verdict, text = Scenario(title), "passed", ""
+    try:
+        function(scenario)
+    except Skip as e:
+        verdict, text = "skipped", str(e)
+    except BaseException:  # pylint: disable=broad-except
+        verdict, text = "failed", traceback.format_exc() + scenario.logs()
+    signal.alarm(int(60 * Options.slow))
+    try:
+        wrong = scenario.close()
+    except BaseException:  # pylint: disable=broad-except
+        wrong = [traceback.format_exc()]
+    if wrong:
+        verdict, text = "failed", text + "\n".join(wrong)
+    scenario.clean()
+    return verdict, text
+
+
+def start(title, function):
+    read_end, write_end = os.pipe()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, 0)
+        os.close(read_end)
+        result = play(title, function)
+        with os.fdopen(write_end, "w") as pipe:
+            json.dump(result, pipe)
+        os._exit(0)
+    os.close(write_end)
+    seconds = (getattr(function, "seconds", 40) + 70) * Options.slow
+    return {"title": title, "pid": pid, "pipe": read_end, "data": b"", "start": time.monotonic(), "limit": seconds}
+
+
+def finish(job):
+    os.close(job["pipe"])
+    os.waitpid(job["pid"], 0)
+    try:
+        verdict, text = json.loads(job["data"])
+    except ValueError:
+        verdict, text = "failed", "the scenario's process died"
+    print(f"{'ok  ' if verdict == 'passed' else 'SKIP' if verdict == 'skipped' else 'FAIL'} {job['title']}"
+          f" ({time.monotonic() - job['start']:.1f} s)" + (f" - {text}" if verdict == "skipped" else ""), flush=True)
+    if verdict == "failed":
+        print("     " + text.rstrip().replace("\n", "\n     "), flush=True)
+    return verdict
+
+
+def run_all(scenarios, jobs):
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    waiting, running = list(reversed(scenarios)), []
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            running.append(start(*waiting.pop()))
+        ready, _, _ = select.select([job["pipe"] for job in running], [], [], 1)
+        for job in list(running):
+            if job["pipe"] in ready:
+                data = os.read(job["pipe"], 65536)
+                job["data"] += data
+                if not data:
+                    running.remove(job)
+                    counts[finish(job)] += 1
+            elif time.monotonic() - job["start"] > job["limit"]:
+                os.killpg(job["pid"], signal.SIGKILL)
+    return counts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weir", default="build-test/weir")
+    parser.add_argument("--fake", default="build-test/tests/model_fake")
+    parser.add_argument("-k", dest="pattern", default="", help="only scenarios whose name contains this")
+    parser.add_argument("-j", dest="jobs", type=int, default=4)
+    parser.add_argument("--smoke", action="store_true", help="only the scenarios marked for slow checkers")
+    parser.add_argument("--valgrind", action="store_true")
+    parser.add_argument("--workers", help="threads of the gateway where a scenario does not say")
+    parser.add_argument("--slow", type=float, help="multiplies every time limit")
+    options = parser.parse_args()
+    Options.weir = pathlib.Path(options.weir).resolve()
+    Options.fake = pathlib.Path(options.fake).resolve()
+    Options.valgrind, Options.workers = options.valgrind, options.workers
+    Options.slow = options.slow or (5.0 if options.valgrind else 1.0)
+    for program in (Options.weir, Options.fake):
+        if not os.access(program, os.X_OK):
+            sys.exit(f"{program} is not there: build first")
+    scenarios = collect(options.pattern, options.smoke)
+    counts = run_all(scenarios, options.jobs)
+    print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
+    sys.exit(1 if counts["failed"] or not scenarios else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The command line: what a user types and is told."""
+import os
+import re
+import stat
+
+from harness import KEY, chat, smoke, free_port
+
+CHAT = "/v1/chat/completions"
+
+
+def fails(t, config, *words):
+    path = t.dir / "weir.yaml"
+    path.write_text(config)
+    for args in (("check", path), ("run", "--config", path, "--listen", f"127.0.0.1:{free_port()}")):
+        done = t.run(*args)
+        said = done.stderr + done.stdout
+        assert done.returncode != 0, (config, said)
+        assert re.search(rf"{re.escape(str(path))}:\d+: ", said), said
+        for word in words:
+            assert word in said, (word, said)
+
+
+@smoke
+def test_mistakes_in_the_file_are_named_by_line(t):
+    fails(t, "lisen: [127.0.0.1:8080]\n", ":1: ", "lisen")
+    fails(t, "workers: 1\nbackends:\n  - { name: a, url: 'ftp://x' }\n", ":3: ", "http")
+    fails(t, "backends:\n  - { name: a }\n", ":2: ", "url")
+    fails(t, "backends: 7\n", ":1: ", "list")
+    fails(t, "max_body: many\n", ":1: ", "max_body")
+    fails(t, "drain_timeout: 30\n", ":1: ", "drain_timeout")
+    fails(t, "a: [\n", "YAML")
+    fails(t, "workers: 1\nworkers: 2\n", ":2: ", "workers")
+    fails(t, "keys: [{ name: a, key: '${NOT_SET_ANYWHERE}' }]\n", ":1: ", "NOT_SET_ANYWHERE")
+    fails(t, "keys: [{ name: a, hash: 'sha256:123' }]\n", ":1: ", "hash")
+    fails(t, "routes: [{ path: '/tools/*', proxy: nobody }]\n", ":1: ", "nobody")
+    fails(t, "routes: [{ path: /v1/embeddings, depends: [validate, api_key] }]\nkeys: [{ name: a, key: 0123456789abcdefg }]\n", ":1: ")
+
+
+@smoke
+def test_what_does_not_work_yet_is_an_error_not_a_shrug(t):
+    for config, word in (("cache: { ttl: 10m }\n", "cache"), ("redis: redis://127.0.0.1:6379/0\n", "redis"),
+                         ("limits: { a: { limit: 1/second } }\n", "limits"), ("admin: { listen: 127.0.0.1:9090 }\n", "admin")):
+        fails(t, config, ":1: ", word)
+    for option in (["--redis", "redis://127.0.0.1/0"], ["--limit", "60/minute"], ["--cache-ttl", "10m"]):
+        assert t.run(*option).returncode != 0, option
+
+
+def test_wrong_options_are_refused_before_a_port_is_opened(t):
+    for args in (["--listen", "nonsense"], ["--listen", "127.0.0.1:99999"], ["--backend", "ftp://x"], ["--workers", "0"],
+                 ["--workers", "many"], ["--drain-timeout", "10"], ["--log-level", "loud"], ["--log-format", "xml"], ["--nonsense"],
+                 ["--tls-cert", "/nonexistent"], ["--config", "/nonexistent/weir.yaml"], ["frobnicate"], ["check"],
+                 ["check", "/nonexistent"]):
+        done = t.run(*args)
+        assert done.returncode not in (0, None) and done.returncode > 0, (args, done)
+        assert done.stderr.strip(), args
+
+
+def test_a_certificate_that_does_not_load_stops_the_start(t):
+    bad = t.dir / "bad.pem"
+    bad.write_text("not a certificate\n")
+    done = t.run("--tls-cert", bad, "--tls-key", bad, "--listen", f"127.0.0.1:{free_port()}")
+    assert done.returncode == 1 and "bad.pem" in done.stderr + done.stdout, done
+
+
+def test_option_beats_environment_beats_file(t):
+    fakes = [t.fake() for _ in range(3)]
+    config = f'backends: [{{ name: a, url: "{fakes[2].url}" }}]\n'
+    t.weir(config=config).stream()
+    assert [f.stats()["requests"] for f in fakes] == [0, 0, 1]
+    t.weir(config=config, env={"WEIR_BACKEND": fakes[1].url}).stream()
+    assert [f.stats()["requests"] for f in fakes] == [0, 1, 1]
+    t.weir(fakes[0], config=config, env={"WEIR_BACKEND": fakes[1].url}).stream()
+    assert [f.stats()["requests"] for f in fakes] == [1, 1, 1]
+
+
+def test_service_links_of_kubernetes_are_never_read(t):
+    weir = t.weir(t.fake(), env={"WEIR_PORT": "tcp://10.0.0.1:8080", "WEIR_SERVICE_HOST": "10.0.0.1", "WEIR_SERVICE_PORT": "8080",
+                                 "WEIR_PORT_8080_TCP_ADDR": "10.0.0.1"})
+    assert weir.stream().status == 200
+
+
+@smoke
+def test_init_writes_a_file_that_works(t):
+    done = t.run("init")
+    assert done.returncode == 0, done
+    path = t.dir / "weir.yaml"
+    assert t.run("check", path).returncode == 0
+    assert "#" in path.read_text()
+    again = t.run("init")
+    assert again.returncode != 0, "an existing file is not overwritten"
+    weir = t.weir(config=path.read_text())
+    assert weir.stream(body=chat(model="demo")).status == 200
+
+
+def test_keys_are_made_and_hashed(t):
+    made = t.run("keys", "create", "--name", "alice")
+    assert made.returncode == 0, made
+    key = re.search(r"\b(wk-\S{20,})", made.stdout)[1]
+    value = re.search(r"sha256:[0-9a-f]{64}", made.stdout + made.stderr)[0]
+    assert t.run("keys", "create").stdout != made.stdout
+    assert value in t.run("keys", "hash", stdin=key + "\n").stdout
+    weir = t.weir(t.fake(), config=f'keys: [{{ name: alice, hash: "{value}" }}]\n')
+    assert weir.stream(headers={"x-api-key": key}).status == 200 and weir.stream().status == 401
+
+
+@smoke
+def test_ask_streams_an_answer_to_the_terminal(t):
+    weir = t.weir("demo:?delay=1ms&pace=1ms")
+    done = t.run("ask", "--url", weir.url, "Say something")
+    assert done.returncode == 0 and len(done.stdout.strip()) > 10, done
+    assert t.run("ask", "--url", weir.url, "Say something").stdout == done.stdout
+    piped = t.run("ask", "--url", weir.url, stdin="Say something")
+    assert piped.returncode == 0 and piped.stdout.strip(), piped
+
+
+def test_ask_with_keys_models_and_failures(t):
+    fake, weir = t.pair(keys=[KEY])
+    done = t.run("ask", "--url", weir.url, "--key", KEY, "Hello")
+    assert done.returncode == 0 and "00000001" in done.stdout and fake.last().json()["model"] == "fake-1", done
+    done = t.run("ask", "--url", weir.url, "--model", "other", "Hello", env={"WEIR_API_KEY": KEY})
+    assert done.returncode == 0 and fake.last().json()["model"] == "other"
+    done = t.run("ask", "--url", weir.url, "--key", "wrong-key-0123456789", "--model", "m", "Hello")
+    assert done.returncode != 0 and "Incorrect API key" in done.stderr, done
+    done = t.run("ask", "--url", f"http://127.0.0.1:{free_port()}", "--model", "m", "Hello")
+    assert done.returncode != 0 and done.stderr.strip(), done
+    fake.behave("events=5,cut_after=2")
+    done = t.run("ask", "--url", weir.url, "--key", KEY, "--model", "m", "Hello")
+    assert done.returncode != 0 and done.stderr.strip(), done
+
+
+def test_version_and_help(t):
+    done = t.run("version")
+    assert done.returncode == 0 and re.search(r"weir \d+\.\d+\.\d+", done.stdout), done
+    done = t.run("--help")
+    assert done.returncode == 0
+    for option in ("--config", "--listen", "--tls-cert", "--tls-key", "--backend", "--api-key", "--open", "--workers", "--log-level",
+                   "--log-format", "--drain-timeout"):
+        assert option in done.stdout, option
+    for command in ("check", "init", "keys", "ask"):
+        assert t.run(command, "--help").returncode == 0, command
+
+
+def test_a_socket_left_behind_by_a_crash_is_replaced(t):
+    import socket
+    path = t.dir / "left.sock"
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(path))
+    left.close()
+    assert stat.S_ISSOCK(os.stat(path).st_mode)
+    assert t.weir(t.fake(), listen=[f"unix:{path}"]).stream().status == 200

@@ -1,0 +1,166 @@
+#!/bin/sh
+# Installs what the tests need (it says what, and only if something is missing), builds with sanitizers, and runs every
+# test: style and layering checks, unit tests, end-to-end scenarios, and a part of those again under valgrind and
+# ThreadSanitizer. `sh tests/run.sh quick` leaves the last two out. Ends with `N passed, N failed, N skipped`.
+set -eu
+
+CDPATH='' cd -- "$(dirname -- "$0")/.."
+# shellcheck source=deploy/packages.sh
+. deploy/packages.sh
+
+quick=
+case ${1-} in
+quick) quick=yes ;;
+'') ;;
+*)
+    echo "usage: sh tests/run.sh [quick]" >&2
+    exit 2
+    ;;
+esac
+
+node_packages=
+if ! command -v node >/dev/null 2>&1 || ! command -v npm >/dev/null 2>&1; then
+    node_packages="nodejs npm"
+fi
+# shellcheck disable=SC2086 # lists
+install_packages $BUILD_PACKAGES check clang clang-format valgrind python3 curl nghttp2-client openssl redis-server \
+    $node_packages
+
+jobs=$(nproc)
+passed=0 failed=0 skipped=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# count PASSED FAILED [SKIPPED]
+count() {
+    passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + ${3-0}))
+}
+
+# check NAME COMMAND...: one test; what it says is shown only if it fails.
+check() {
+    name=$1
+    shift
+    if "$@" >"$log" 2>&1; then
+        echo "ok   $name"
+        count 1 0
+    else
+        echo "FAIL $name"
+        tail -n 200 "$log" | sed 's/^/     /'
+        count 0 1
+    fi
+}
+
+# build DIRECTORY CMAKE-OPTION...
+build() {
+    directory=$1
+    shift
+    cmake -S . -B "$directory" -DWEIR_TESTS=ON "$@" && cmake --build "$directory" -j "$jobs"
+}
+
+sources() {
+    find . \( -name 'build*' -o -name .git \) -prune -o -type f -name '*.[ch]' -print
+}
+
+format_is_clean() {
+    sources | xargs clang-format --dry-run -Werror
+}
+
+# Which folders the files of a folder may include: arrows run down only.
+may_include() {
+    case $1 in
+    base) echo base ;;
+    stream | ratelimit) echo "$1 base" ;;
+    cache | backends) echo "$1 base stream" ;;
+    gateway) echo "gateway backends cache ratelimit stream base" ;;
+    *) return 1 ;;
+    esac
+}
+
+# Reads FILE:INCLUDED lines and prints those whose arrow runs up.
+upward() {
+    while IFS=: read -r file included; do
+        from=${file#./}
+        from=${from%%/*}
+        to=${included%%/*}
+        case " $(may_include "$from" || echo) " in
+        *" $to "*) ;;
+        *) echo "$file includes $included, which $from/ may not see" ;;
+        esac
+    done
+}
+
+no_upward_include() {
+    # A check that cannot fail proves nothing.
+    [ -n "$(echo ./stream/x.c:gateway/y.h | upward)" ] || return 1
+    found=$(sources | grep -v '^\./tests/' | xargs grep -H '^[[:space:]]*#[[:space:]]*include[[:space:]]*"' |
+        sed 's/:.*include[[:space:]]*"\([^"]*\)".*/:\1/' | upward)
+    [ -z "$found" ] || {
+        echo "$found"
+        return 1
+    }
+}
+
+scripts_are_sound() {
+    find . \( -name 'build*' -o -name .git \) -prune -o -type f \( -name '*.sh' -o -path './.ci/run' \) -print |
+        xargs shellcheck -x
+}
+
+# unit DIRECTORY: runs each program of Check tests and adds up what they say.
+unit() {
+    for program in "$1"/tests/test_*; do
+        [ -x "$program" ] || continue
+        status=0
+        "$program" >"$log" 2>&1 || status=$?
+        sums=$(sed -n 's/^.*Checks: \([0-9]*\), Failures: \([0-9]*\), Errors: \([0-9]*\).*$/\1 \2 \3/p' "$log" |
+            awk '{c += $1; f += $2 + $3} END {if (NR) print c - f, f}')
+        good=${sums% *} bad=${sums#* }
+        if [ -n "$sums" ] && { [ "$status" -eq 0 ] || [ "$bad" -ne 0 ]; }; then
+            count "$good" "$bad"
+        else # it crashed, or a sanitizer spoke up at the end
+            good=${good:-0} bad=1
+            count "$good" 1
+        fi
+        if [ "$bad" -eq 0 ]; then
+            echo "ok   unit ${program##*/test_} ($good)"
+        else
+            echo "FAIL unit ${program##*/test_} (status $status)"
+            tail -n 60 "$log" | sed 's/^/     /'
+        fi
+    done
+}
+
+# end_to_end TITLE DIRECTORY OPTION...
+end_to_end() {
+    title=$1 directory=$2
+    shift 2
+    echo "-- end to end: $title"
+    python3 -B tests/e2e/run.py --weir "$directory/weir" --fake "$directory/tests/model_fake" "$@" 2>&1 | tee "$log" || :
+    sums=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' "$log" | tail -n 1)
+    # shellcheck disable=SC2086 # three numbers
+    count ${sums:-0 1 0}
+}
+
+check "formatting" format_is_clean
+check "includes run down only" no_upward_include
+if command -v shellcheck >/dev/null 2>&1; then
+    check "shell scripts" scripts_are_sound
+else
+    echo "SKIP shell scripts - shellcheck is not installed"
+    count 0 0 1
+fi
+
+check "builds with gcc, AddressSanitizer and UndefinedBehaviorSanitizer" \
+    build build-test -DCMAKE_BUILD_TYPE=Debug -DWEIR_SANITIZE=address
+# -gdwarf-4: valgrind cannot read all of clang's DWARF 5.
+check "builds with clang" build build-test-clang -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_COMPILER=clang -DCMAKE_C_FLAGS=-gdwarf-4
+unit build-test
+end_to_end "AddressSanitizer and UndefinedBehaviorSanitizer" build-test
+
+if [ -z "$quick" ]; then
+    end_to_end "valgrind" build-test-clang --smoke --valgrind -j "$jobs"
+    check "builds with ThreadSanitizer" build build-test-thread -DCMAKE_BUILD_TYPE=Debug -DWEIR_SANITIZE=thread
+    end_to_end "ThreadSanitizer, two workers" build-test-thread --smoke --workers 2 --slow 3
+fi
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
