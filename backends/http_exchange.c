@@ -61,11 +61,11 @@ static void drop_connection(struct http_exchange *ex, bool reusable)
         return;
     h2o_socket_t *sock = ex->sock;
     ex->sock = NULL;
-    h2o_socket_read_stop(sock);
-    if (reusable && !ex->writing && sock->input->size == 0) {
-        h2o_socketpool_return(&ex->upstream->pool, sock);
+    if (reusable && !ex->writing && !ex->paused && sock->input->size == 0) {
+        upstream_keep_idle(ex->upstream, sock);
         return;
     }
+    h2o_socket_read_stop(sock);
     /* A server that does not read must not hold up TLS's farewell, and a cancelled one is to notice at once. */
     if (sock->ssl != NULL)
         shutdown(h2o_socket_get_fd(sock), SHUT_RDWR);
@@ -317,9 +317,16 @@ struct exchange *http_exchange_start(struct upstream *upstream, const struct exc
 static void connect_to_backend(struct http_exchange *ex)
 {
     struct upstream *upstream = ex->upstream;
+    ex->connected = false;
+    /* After a stale connection the others may be as stale: a fresh one settles it. */
+    ex->reused = !ex->retried && (ex->sock = upstream_take_idle(upstream)) != NULL;
+    if (ex->reused) {
+        ex->sock->data = ex;
+        send_request(ex);
+        return;
+    }
     bool gone = false, *outer = ex->gone;
     ex->gone = &gone;
-    ex->connected = false;
     h2o_socketpool_connect(&ex->connecting, &upstream->pool, upstream->ctx->loop,
                            &upstream->ctx->receivers.hostinfo_getaddr, on_connect, ex);
     if (gone) {
@@ -328,14 +335,12 @@ static void connect_to_backend(struct http_exchange *ex)
         return;
     }
     ex->gone = outer;
-    if (ex->connecting != NULL)
-        arm(ex);
+    arm(ex);
 }
 
 static void on_connect(h2o_socket_t *sock, const char *err, void *ctx)
 {
     struct http_exchange *ex = ctx;
-    ex->reused = ex->connecting == NULL; /* the pool calls back at once, without a request to cancel */
     ex->connecting = NULL;
     if (sock == NULL) {
         fail(ex, STREAM_CONNECT, err);
@@ -343,15 +348,8 @@ static void on_connect(h2o_socket_t *sock, const char *err, void *ctx)
     }
     ex->sock = sock;
     sock->data = ex;
-    if (ex->reused && ex->retried) {
-        /* A second idle connection may be as stale as the first. */
-        drop_connection(ex, false);
-        connect_to_backend(ex);
-        return;
-    }
-    if (!ex->reused)
-        setsockopt(h2o_socket_get_fd(sock), SOL_SOCKET, SO_RCVBUF, &(int){RECEIVE_BUFFER}, sizeof(int));
-    if (ex->upstream->tls != NULL && sock->ssl == NULL) {
+    setsockopt(h2o_socket_get_fd(sock), SOL_SOCKET, SO_RCVBUF, &(int){RECEIVE_BUFFER}, sizeof(int));
+    if (ex->upstream->tls != NULL) {
         /* An address is no name to indicate (RFC 6066 §3); the empty string makes libh2o leave it out. */
         const struct backend_url *url = &ex->upstream->settings->url;
         h2o_socket_ssl_handshake(sock, ex->upstream->tls, url->host_is_ip ? "" : url->host, on_handshake);

@@ -1,14 +1,28 @@
 #include "backends/exchange_kind.h"
 #include "backends/http_exchange.h"
+#include "base/clock.h"
 #include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include <stdlib.h>
 #include <sys/un.h>
 
-/* Servers close idle connections after 5 s (uvicorn) to 75 s (nginx); the pool looks whether one still lives before it
- * hands it out, so a long time costs nothing but descriptors. */
-#define IDLE_CONNECTION_MS 60000
+/* Servers close idle connections after 5 s (uvicorn) to 75 s (nginx); that is noticed at once, so waiting long costs
+ * nothing but descriptors. */
+#define IDLE_US 60000000
+#define IDLE_MAX 1024
+#define POOL_TIMEOUT_MS 1000 /* libh2o's pool must have one; nothing is ever put back into it */
+
+/* An idle connection, found by its socket's data. */
+struct idle {
+    h2o_linklist_t link;
+    struct upstream *upstream;
+    h2o_socket_t *sock;
+    uint64_t since_us;
+};
+
+static void on_idle_read(h2o_socket_t *sock, const char *err);
+static void on_idle_deadline(struct deadline *deadline);
 
 static bool tls_failed(SSL_CTX *tls, const char *what, const char *file, char *error, size_t error_size)
 {
@@ -67,7 +81,7 @@ static bool create_pool(struct upstream *upstream, char *error, size_t error_siz
         h2o_iovec_t host = h2o_iovec_init(url->host, strlen(url->host));
         h2o_socketpool_init_by_hostport(&upstream->pool, host, url->port, url->tls, SIZE_MAX);
     }
-    h2o_socketpool_set_timeout(&upstream->pool, upstream->ctx->loop, IDLE_CONNECTION_MS);
+    h2o_socketpool_set_timeout(&upstream->pool, upstream->ctx->loop, POOL_TIMEOUT_MS);
     return true;
 }
 
@@ -76,6 +90,8 @@ struct upstream *upstream_create(const struct backend_settings *settings, h2o_co
 {
     struct upstream *upstream = h2o_mem_alloc(sizeof(*upstream));
     *upstream = (struct upstream){.settings = settings, .ctx = ctx, .deadlines = deadlines};
+    h2o_linklist_init_anchor(&upstream->idle);
+    upstream->idle_deadline.cb = on_idle_deadline;
     if (settings->url.kind == BACKEND_HTTP) {
         if (settings->url.tls && !create_tls(upstream, error, error_size)) {
             free(upstream);
@@ -90,8 +106,69 @@ struct upstream *upstream_create(const struct backend_settings *settings, h2o_co
     return upstream;
 }
 
+/* ---- idle connections ---- */
+
+/* Takes an entry out; its socket is the caller's. */
+static h2o_socket_t *remove_idle(struct idle *idle)
+{
+    h2o_socket_t *sock = idle->sock;
+    h2o_linklist_unlink(&idle->link);
+    if (--idle->upstream->idle_count == 0)
+        deadline_disarm(idle->upstream->deadlines, &idle->upstream->idle_deadline);
+    free(idle);
+    return sock;
+}
+
+h2o_socket_t *upstream_take_idle(struct upstream *upstream)
+{
+    if (upstream->idle_count == 0)
+        return NULL;
+    return remove_idle(H2O_STRUCT_FROM_MEMBER(struct idle, link, upstream->idle.prev));
+}
+
+void upstream_keep_idle(struct upstream *upstream, h2o_socket_t *sock)
+{
+    if (upstream->idle_count == IDLE_MAX) {
+        h2o_socket_close(sock);
+        return;
+    }
+    struct idle *idle = h2o_mem_alloc(sizeof(*idle));
+    *idle = (struct idle){.upstream = upstream, .sock = sock, .since_us = clock_us()};
+    h2o_linklist_insert(&upstream->idle, &idle->link);
+    if (upstream->idle_count++ == 0)
+        deadline_arm(upstream->deadlines, &upstream->idle_deadline, idle->since_us + IDLE_US);
+    sock->data = idle;
+    h2o_socket_read_start(sock, on_idle_read);
+}
+
+/* A server that closes an idle connection, or sends on it unasked. */
+static void on_idle_read(h2o_socket_t *sock, const char *err)
+{
+    /* TLS calls back for records that carry nothing, such as session tickets. */
+    if (err == NULL && sock->input->size == 0)
+        return;
+    h2o_socket_close(remove_idle(sock->data));
+}
+
+static void on_idle_deadline(struct deadline *deadline)
+{
+    struct upstream *upstream = H2O_STRUCT_FROM_MEMBER(struct upstream, idle_deadline, deadline);
+    uint64_t now = clock_us();
+    while (upstream->idle_count != 0) {
+        struct idle *oldest = H2O_STRUCT_FROM_MEMBER(struct idle, link, upstream->idle.next);
+        if (oldest->since_us + IDLE_US > now) {
+            deadline_arm(upstream->deadlines, deadline, oldest->since_us + IDLE_US);
+            return;
+        }
+        h2o_socket_close(remove_idle(oldest));
+    }
+}
+
 void upstream_destroy(struct upstream *upstream)
 {
+    h2o_socket_t *sock;
+    while ((sock = upstream_take_idle(upstream)) != NULL)
+        h2o_socket_close(sock);
     if (upstream->settings->url.kind == BACKEND_HTTP)
         h2o_socketpool_dispose(&upstream->pool);
     SSL_CTX_free(upstream->tls);

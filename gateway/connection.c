@@ -1,6 +1,7 @@
 #include "gateway/connection.h"
 #include "base/clock.h"
 #include "gateway/worker.h"
+#include <errno.h>
 #include <h2o/http1.h>
 #include <h2o/http2.h>
 #include <sys/epoll.h>
@@ -20,12 +21,12 @@ struct connection {
     unsigned requests; /* in flight */
     bool http2;
     bool registered; /* in the epoll set */
-    bool gone;
 };
 
 /* In the order in which they fire. */
 static void on_first_bytes(h2o_socket_t *sock, const char *err);
 static void on_first_bytes_late(struct deadline *deadline);
+static void on_readable(h2o_socket_t *sock, const char *err);
 static void on_watch(h2o_socket_t *sock, const char *err);
 static void on_close(void *ctx);
 
@@ -79,9 +80,6 @@ static void on_close(void *ctx)
     struct connection *connection = ctx;
     struct worker *worker = connection->worker;
     deadline_disarm(&worker->deadlines, &connection->first_bytes);
-    /* The descriptor is closed right after this, but events already fetched may name it. */
-    if (connection->registered)
-        epoll_ctl(worker->connections.epoll, EPOLL_CTL_DEL, h2o_socket_get_fd(connection->sock), NULL);
     h2o_linklist_unlink(&connection->link);
     worker->connections.count--;
     metric_add(worker->telemetry.connections, -1);
@@ -93,15 +91,49 @@ struct connection *connection_of(h2o_req_t *req)
     return req->conn->callbacks->get_socket(req->conn)->on_close.data;
 }
 
+/* Tells the watcher that the client has left. */
+static void tell_gone(struct connection *connection)
+{
+    struct connection_watch *watch = connection->watch;
+    connection->watch = NULL;
+    if (watch != NULL)
+        watch->on_gone(watch);
+}
+
 void connection_watch(struct connection *connection, struct connection_watch *watch)
 {
     connection->watch = watch;
-    if (watch == NULL || connection->registered)
+    if (watch == NULL) {
+        h2o_socket_dont_read(connection->sock, 0);
+        if (connection->sock->_cb.read == on_readable)
+            h2o_socket_read_stop(connection->sock);
         return;
-    /* Once for the life of the connection: a pair of system calls for each request would cost a tenth of it. */
+    }
+    if (connection->registered)
+        return;
+    /* libh2o has just stopped reading. Going on, without really reading, tells when the client closes, and saves taking
+     * the descriptor off the loop and putting it on again, two system calls for each request. */
+    h2o_socket_dont_read(connection->sock, 1);
+    h2o_socket_read_start(connection->sock, on_readable);
+}
+
+static void on_readable(h2o_socket_t *sock, const char *err)
+{
+    struct connection *connection = sock->on_close.data;
+    char byte;
+    (void)err;
+    ssize_t n = recv(h2o_socket_get_fd(sock), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (n == -1 && (errno == EAGAIN || errno == EINTR))
+        return;
+    h2o_socket_read_stop(sock);
+    if (n <= 0) {
+        tell_gone(connection);
+        return;
+    }
+    /* The next request has come already, or TLS's farewell. Its bytes stay where they are; an epoll set of its own
+     * tells, behind them, of the end. */
     struct epoll_event event = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = connection};
-    if (epoll_ctl(connection->worker->connections.epoll, EPOLL_CTL_ADD, h2o_socket_get_fd(connection->sock), &event) ==
-        0)
+    if (epoll_ctl(connection->worker->connections.epoll, EPOLL_CTL_ADD, h2o_socket_get_fd(sock), &event) == 0)
         connection->registered = true;
 }
 
@@ -112,13 +144,7 @@ static void on_watch(h2o_socket_t *sock, const char *err)
     /* One at a time: what on_gone does may close other connections that have events waiting. */
     struct epoll_event event;
     while (epoll_wait(worker->connections.epoll, &event, 1, 0) == 1) {
-        struct connection *connection = event.data.ptr;
-        connection->gone = true;
-        if (connection->watch != NULL) {
-            struct connection_watch *watch = connection->watch;
-            connection->watch = NULL;
-            watch->on_gone(watch);
-        }
+        tell_gone(event.data.ptr);
     }
 }
 
