@@ -72,11 +72,54 @@ static const char *type_words(enum json_type type)
     return "missing";
 }
 
-static bool wrong(struct body_problem *problem, const struct body_field *field, const char *format, const char *word)
+static const char *pydantic_type(enum json_type type)
+{
+    return type == JSON_BOOL     ? "bool_type"
+           : type == JSON_STRING ? "string_type"
+           : type == JSON_ARRAY  ? "list_type"
+                                 : "value_error";
+}
+
+static const char *pydantic_message(enum json_type type)
+{
+    return type == JSON_BOOL     ? "Input should be a valid boolean"
+           : type == JSON_STRING ? "Input should be a valid string"
+           : type == JSON_ARRAY  ? "Input should be a valid list"
+                                 : "Input should be valid";
+}
+
+/* `format` has one %s, the field's name, and may have a second, `word`. */
+static bool wrong(struct body_problem *problem, const struct body_field *field, const char *format, const char *word,
+                  const char *type, const char *msg)
 {
     problem->param = field->name.base;
     snprintf(problem->message, sizeof(problem->message), format, field->name.base, word);
+    snprintf(problem->detail, sizeof(problem->detail), "[{\"type\":\"%s\",\"loc\":[\"body\",\"%s\"],\"msg\":\"%s\"}]",
+             type, field->name.base, msg);
     return false;
+}
+
+static bool check_field(const struct body_field *field, const struct json_value *value, struct body_problem *problem)
+{
+    /* Which of the two a backend would take is anybody's guess, so a key's rights could not be checked. */
+    if (value->duplicate)
+        return wrong(problem, field, "'%s' stands more than once in the request body%s.", "", "value_error",
+                     "Value error, the field stands more than once");
+    if (value->type == JSON_MISSING)
+        return !field->required ||
+               wrong(problem, field, "Missing required parameter: '%s'%s.", "", "missing", "Field required");
+    if (value->type == JSON_NULL && field->nullable)
+        return true;
+    if (field->type != JSON_MISSING && value->type != field->type)
+        return wrong(problem, field, "Invalid type for '%s': expected %s.", type_words(field->type),
+                     pydantic_type(field->type), pydantic_message(field->type));
+    if (field->non_empty && value->type == JSON_ARRAY && value->count == 0)
+        return wrong(problem, field, "'%s' must not be empty%s.", "", "too_short",
+                     "List should have at least 1 item after validation, not 0");
+    if (field->non_empty && value->type == JSON_STRING && value->raw.len == 2)
+        return wrong(problem, field, "'%s' must not be empty%s.", "", "string_too_short",
+                     "String should have at least 1 character");
+    return true;
 }
 
 bool body_check(const struct body_descriptor *body, const struct json_value *root, const struct json_value *values,
@@ -86,27 +129,14 @@ bool body_check(const struct body_descriptor *body, const struct json_value *roo
         problem->param = NULL;
         snprintf(problem->message, sizeof(problem->message), "The request body must be a JSON object, not %s.",
                  type_words(root->type));
+        snprintf(
+            problem->detail, sizeof(problem->detail),
+            "[{\"type\":\"model_attributes_type\",\"loc\":[\"body\"],\"msg\":\"Input should be a valid dictionary or "
+            "object to extract fields from\"}]");
         return false;
     }
-    for (size_t i = 0; i < body->field_count; i++) {
-        const struct body_field *field = &body->fields[i];
-        const struct json_value *value = &values[i];
-        /* Which of the two a backend would take is anybody's guess, so a key's rights could not be checked. */
-        if (value->duplicate)
-            return wrong(problem, field, "'%s' stands more than once in the request body%s.", "");
-        if (value->type == JSON_MISSING) {
-            if (field->required)
-                return wrong(problem, field, "Missing required parameter: '%s'%s.", "");
-            continue;
-        }
-        if (value->type == JSON_NULL && field->nullable)
-            continue;
-        if (field->type != JSON_MISSING && value->type != field->type)
-            return wrong(problem, field, "Invalid type for '%s': expected %s.", type_words(field->type));
-        bool empty =
-            (value->type == JSON_ARRAY && value->count == 0) || (value->type == JSON_STRING && value->raw.len == 2);
-        if (field->non_empty && empty)
-            return wrong(problem, field, "'%s' must not be empty%s.", "");
-    }
+    for (size_t i = 0; i < body->field_count; i++)
+        if (!check_field(&body->fields[i], &values[i], problem))
+            return false;
     return true;
 }

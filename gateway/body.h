@@ -34,6 +34,7 @@ extern const struct body_descriptor body_any;
 struct body_problem {
     const char *param; /* the field; NULL: the whole */
     char message[160];
+    char detail[256]; /* the same as FastAPI's list of errors, as JSON, without the input that it would echo */
 };
 
 /* Checks scanned values against the descriptor (values[i] belongs to fields[i]). False fills `problem`. */

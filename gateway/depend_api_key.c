@@ -6,6 +6,8 @@
 static enum depend_result refuse(struct call *call, int status, const char *code, const char *message)
 {
     struct dialect_error error = {.status = status, .code = code, .message = message};
+    if (status == 401)
+        error.detail_json = "\"Not authenticated\"";
     call_refuse(call, status == 403 ? "route_not_allowed" : code != NULL ? code : "no_api_key", &error);
     return DEPEND_REFUSED;
 }

@@ -23,8 +23,10 @@ static bool answered_early(struct http_call *http)
         return true;
     }
     if (call->route == NULL) {
-        struct dialect_error error = {
-            .status = 404, .code = "unknown_url", .message = "Unknown request URL. See / for what there is."};
+        struct dialect_error error = {.status = 404,
+                                      .code = "unknown_url",
+                                      .message = "Unknown request URL. See / for what there is.",
+                                      .detail_json = "\"Not Found\""};
         if (span_starts(call->path, SPAN("/v1/v1/")))
             error.message = "The path has /v1 twice: set the client's base URL to end in /v1 only once, or without it.";
         call_refuse(call, "not_found", &error);
