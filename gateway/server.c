@@ -34,16 +34,16 @@ static void close_listeners(struct server *server)
     free(server->listeners);
 }
 
-static bool create_workers(struct server *server, struct site *site)
+static bool start_workers(struct server *server, struct site *site)
 {
-    for (unsigned i = 0; i < site->config->workers; i++) {
+    for (unsigned i = 0; i < site->config->workers; i++)
+        server->workers[server->worker_count++] = worker_create(server, i, site);
+    for (size_t i = 0; i < server->worker_count; i++) {
         char error[512];
-        struct worker *worker = worker_create(server, i, site, error, sizeof(error));
-        if (worker == NULL) {
+        if (!worker_start(server->workers[i], error, sizeof(error))) {
             fprintf(stderr, "weir: %s\n", error);
             return false;
         }
-        server->workers[server->worker_count++] = worker;
     }
     return true;
 }
@@ -123,7 +123,6 @@ int server_run(struct config *config)
 {
     struct server server = {.started_us = clock_us()};
     struct site *site = site_create(config);
-    int status = 1;
     pthread_t signal_thread;
     sigset_t handled;
     sigemptyset(&handled);
@@ -134,12 +133,16 @@ int server_run(struct config *config)
     signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
     h2o_hostinfo_max_threads = RESOLVER_THREADS;
-    if (!open_listeners(&server, config) || !create_workers(&server, site))
-        goto cleanup;
-
+    /* A thread that was started cannot be taken back; if one is not ready the process ends, and only the sockets
+     * matter. */
+    if (!open_listeners(&server, config) || !start_workers(&server, site)) {
+        close_listeners(&server);
+        site_release(site);
+        return 1;
+    }
     log_start(config->log_level, config->log_format, STDERR_FILENO);
     for (size_t i = 0; i < server.worker_count; i++)
-        worker_start(server.workers[i]);
+        worker_go(server.workers[i]);
     if (pthread_create(&signal_thread, NULL, wait_for_signals, &server) != 0)
         abort();
     greet(&server, config);
@@ -149,12 +152,9 @@ int server_run(struct config *config)
     pthread_join(signal_thread, NULL);
     log_text(LOG_INFO, "ended");
     log_stop(LOG_FLUSH_MS);
-    status = 0;
-
-cleanup:
     for (size_t i = 0; i < server.worker_count; i++)
         worker_destroy(server.workers[i]);
     close_listeners(&server);
     site_release(site);
-    return status;
+    return 0;
 }

@@ -39,7 +39,7 @@ static void init_h2o(struct worker *worker)
     h2o_context_init(&worker->ctx, h2o_evloop_create(), &worker->globalconf);
 }
 
-struct worker *worker_create(struct server *server, unsigned index, struct site *site, char *error, size_t error_size)
+struct worker *worker_create(struct server *server, unsigned index, struct site *site)
 {
     struct worker *worker = h2o_mem_alloc(sizeof(*worker));
     memset(worker, 0, sizeof(*worker));
@@ -49,20 +49,27 @@ struct worker *worker_create(struct server *server, unsigned index, struct site 
     worker->drain_step.cb = on_drain_step;
     worker->due.cb = on_due;
     pthread_mutex_init(&worker->lock, NULL);
-    sem_init(&worker->done, 0, 0);
+    sem_init(&worker->told, 0, 0);
+    sem_init(&worker->go, 0, 0);
     deadlines_init(&worker->deadlines);
     telemetry_init(&worker->telemetry);
+    return worker;
+}
+
+/* Everything of libh2o's is made on the worker's own thread: its buffers come from, and go back to, lists of the thread
+ * that they were made on. */
+static bool prepare(struct worker *worker)
+{
+    const struct config *config = worker->site->config;
     init_h2o(worker);
     h2o_multithread_register_receiver(worker->ctx.queue, &worker->mailbox, on_order);
     if (!connections_init(worker)) {
-        snprintf(error, error_size, "cannot make an epoll set: %s", strerror(errno));
-        return NULL;
+        snprintf(worker->error, sizeof(worker->error), "cannot make an epoll set: %s", strerror(errno));
+        return false;
     }
-    worker->pool = pool_create(site->config->backends, site->config->backend_count, &worker->ctx, &worker->deadlines,
-                               error, error_size);
-    if (worker->pool == NULL)
-        return NULL;
-    return worker;
+    worker->pool = pool_create(config->backends, config->backend_count, &worker->ctx, &worker->deadlines, worker->error,
+                               sizeof(worker->error));
+    return worker->pool != NULL;
 }
 
 static void listen_all(struct worker *worker)
@@ -161,9 +168,9 @@ static void on_due(h2o_timeout_entry_t *entry)
     deadlines_run(&worker->deadlines, clock_us());
 }
 
-static void *run(void *arg)
+/* Serves until the drain is over. */
+static void serve(struct worker *worker)
 {
-    struct worker *worker = arg;
     h2o_loop_t *loop = worker->ctx.loop;
     listen_all(worker);
     while (!worker->stopped) {
@@ -179,12 +186,18 @@ static void *run(void *arg)
     }
     stop_listening(worker);
     free(worker->listening);
-    connections_dispose(worker);
-    pool_destroy(worker->pool);
+}
+
+/* Undoes `prepare`, on the same thread. */
+static void dispose(struct worker *worker)
+{
+    h2o_loop_t *loop = worker->ctx.loop;
+    h2o_multithread_queue_t *queue = worker->ctx.queue;
     pthread_mutex_lock(&worker->lock);
     worker->ended = true;
     pthread_mutex_unlock(&worker->lock);
-    h2o_multithread_queue_t *queue = worker->ctx.queue;
+    connections_dispose(worker);
+    pool_destroy(worker->pool);
     h2o_multithread_unregister_receiver(queue, &worker->mailbox);
     h2o_timeout_unlink(&worker->due);
     h2o_timeout_unlink(&worker->ctx.http2._graceful_shutdown_timeout);
@@ -192,14 +205,33 @@ static void *run(void *arg)
     free(queue);             /* which libh2o forgets */
     h2o_evloop_run(loop, 0); /* frees the sockets closed last */
     h2o_evloop_destroy(loop);
-    sem_post(&worker->done);
-    /* libh2o caches memory for each thread and has no way to give it back. The thread stays until the process ends,
-     * which is now, so that tools that look for leaks see the cache as what it is. */
-    for (;;)
-        pause();
+    h2o_config_dispose(&worker->globalconf);
 }
 
-void worker_start(struct worker *worker)
+static void *run(void *arg)
+{
+    struct worker *worker = arg;
+    worker->prepared = prepare(worker);
+    sem_post(&worker->told);
+    while (sem_wait(&worker->go) != 0)
+        ;
+    serve(worker);
+    dispose(worker);
+    sem_post(&worker->told);
+    /* libh2o caches memory for each thread and has no way to give it back. The thread stays until the process ends,
+     * which is now, so that tools that look for leaks see the cache as what it is. */
+    while (pause() == -1)
+        ;
+    return NULL;
+}
+
+static void wait_until_told(struct worker *worker)
+{
+    while (sem_wait(&worker->told) != 0)
+        ;
+}
+
+bool worker_start(struct worker *worker, char *error, size_t error_size)
 {
     sigset_t all, before;
     sigfillset(&all);
@@ -208,22 +240,30 @@ void worker_start(struct worker *worker)
         abort();
     pthread_detach(worker->thread);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    wait_until_told(worker);
+    if (!worker->prepared)
+        snprintf(error, error_size, "%s", worker->error);
+    return worker->prepared;
+}
+
+void worker_go(struct worker *worker)
+{
+    sem_post(&worker->go);
 }
 
 void worker_wait(struct worker *worker)
 {
-    while (sem_wait(&worker->done) != 0)
-        ;
+    wait_until_told(worker);
 }
 
 void worker_destroy(struct worker *worker)
 {
-    h2o_config_dispose(&worker->globalconf);
     telemetry_dispose(&worker->telemetry);
     deadlines_dispose(&worker->deadlines);
     site_release(worker->site);
     pthread_mutex_destroy(&worker->lock);
-    sem_destroy(&worker->done);
+    sem_destroy(&worker->told);
+    sem_destroy(&worker->go);
     free(worker);
 }
 

@@ -40,7 +40,10 @@ struct worker {
     h2o_multithread_receiver_t mailbox;
     pthread_mutex_t lock; /* guards `ended`: orders may come while the thread ends */
     bool ended;
-    sem_t done;
+    sem_t told; /* posted by the thread when it is ready, and when it has ended */
+    sem_t go;   /* posted when it may serve */
+    bool prepared;
+    char error[512];
     struct worker_listener {
         h2o_socket_t *sock;
         h2o_accept_ctx_t accept_ctx;
@@ -55,11 +58,15 @@ struct worker {
 /* What a worker can be told, from any thread. */
 enum worker_order { WORKER_DRAIN, WORKER_STOP };
 
-/* Makes a worker and binds nothing yet. Takes a reference to `site`. NULL with a message in `error` on failure. */
-struct worker *worker_create(struct server *server, unsigned index, struct site *site, char *error, size_t error_size);
+/* Makes a worker. Takes a reference to `site`. */
+struct worker *worker_create(struct server *server, unsigned index, struct site *site);
 
-/* Starts its thread. */
-void worker_start(struct worker *worker);
+/* Starts its thread, which makes ready and waits for worker_go. False with a message if it cannot: then the process
+ * must end. */
+bool worker_start(struct worker *worker, char *error, size_t error_size);
+
+/* Lets it serve. */
+void worker_go(struct worker *worker);
 
 /* Sends an order; any thread. */
 void worker_tell(struct worker *worker, enum worker_order order);
