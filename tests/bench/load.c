@@ -1,0 +1,388 @@
+/* The load generator of the benchmark: one thread, epoll, HTTP/1.1 over loopback. It checks every answer (status,
+ * framing, number of events, the closing [DONE]); a run in which anything was wrong prints what, and exits 1 instead of
+ * giving numbers. Otherwise it prints one line of `name=value` pairs. It also reads what the gateway used meanwhile
+ * (--pids): processor time from /proc/PID/task/.../schedstat and resident memory from /proc/PID/status.
+ *
+ *   load streams  all --count streams are opened over --ramp-ms and stay open together; once all have had an event, the
+ *                 gateway's use is measured for --seconds; then all must come to their proper end
+ *   load json     --count connections, each asking again as soon as it is answered, --requests in all, the first tenth
+ * not measured load paced    --rate streamed requests a second, --requests in all, whether or not the earlier ones were
+ * answered; measures the time to the first event */
+#include "load_conn.h"
+#include <getopt.h>
+#include <signal.h>
+#include <sys/timerfd.h>
+
+#define TOTAL_MAX_US 90000000 /* no run lasts longer */
+#define TICK_US 1000
+
+enum mode { STREAMS, JSON, PACED };
+
+static struct {
+    enum mode mode;
+    struct sockaddr_in address;
+    long count, requests, rate, events, seconds, ramp_ms;
+    const char *key, *fake;
+    int pids[64];
+    int pid_count;
+} options = {
+    .mode = STREAMS, .count = 1, .requests = 1, .rate = 100, .seconds = 1, .ramp_ms = 1, .key = "", .fake = ""};
+
+static struct {
+    char request[2048];
+    size_t request_len;
+    int epoll_fd, timer_fd;
+    struct conn *idle; /* connections that wait for a request (PACED) */
+    long opened, asked, done, first_events;
+    uint64_t events, start_us;
+    bool over;
+    /* the part of the run that is measured */
+    struct use before, during_start, during_end;
+    long done_start, done_in_window;
+    uint64_t events_start, events_in_window;
+    uint32_t *samples_us;
+    long sample_count;
+} run;
+
+void fail(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "load: ");
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\n");
+    exit(1);
+}
+
+/* ---- what the gateway uses ---- */
+
+static uint64_t cpu_ns_of(int pid)
+{
+    char path[64 + NAME_MAX], line[128];
+    uint64_t sum = 0;
+    snprintf(path, sizeof(path), "/proc/%d/task", pid);
+    DIR *dir = opendir(path);
+    if (dir == NULL)
+        fail("process %d is gone", pid);
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        snprintf(path, sizeof(path), "/proc/%d/task/%s/schedstat", pid, entry->d_name);
+        FILE *file = entry->d_name[0] == '.' ? NULL : fopen(path, "r");
+        if (file == NULL)
+            continue;
+        if (fgets(line, sizeof(line), file) != NULL)
+            sum += strtoull(line, NULL, 10);
+        fclose(file);
+    }
+    closedir(dir);
+    if (sum == 0)
+        fail("no processor time in /proc/%d/task/*/schedstat: the kernel does not count it", pid);
+    return sum;
+}
+
+static uint64_t rss_kib_of(int pid)
+{
+    char path[64], line[256];
+    uint64_t kib = 0;
+    snprintf(path, sizeof(path), "/proc/%d/status", pid);
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        fail("process %d is gone", pid);
+    while (fgets(line, sizeof(line), file) != NULL)
+        if (strncmp(line, "VmRSS:", 6) == 0)
+            kib = strtoull(line + 6, NULL, 10);
+    fclose(file);
+    return kib;
+}
+
+static struct use use_now(void)
+{
+    struct use use = {.at_us = now_us()};
+    for (int i = 0; i < options.pid_count; i++) {
+        use.cpu_ns += cpu_ns_of(options.pids[i]);
+        use.rss_kib += rss_kib_of(options.pids[i]);
+    }
+    return use;
+}
+
+/* ---- asking ---- */
+
+static void send_request(struct conn *conn)
+{
+    conn_expect(conn, options.mode != JSON);
+    conn->asked_us = now_us();
+    run.asked++;
+    ssize_t n = write(conn->fd, run.request, run.request_len);
+    if (n != (ssize_t)run.request_len)
+        fail("a request of %zu bytes could not be written at once: %s", run.request_len, strerror(errno));
+}
+
+static void open_conn(void)
+{
+    struct conn *conn = calloc(1, sizeof(*conn));
+    int on = 1;
+    conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (conn->fd < 0 || connect(conn->fd, (struct sockaddr *)&options.address, sizeof(options.address)) != 0)
+        fail("cannot connect: %s", strerror(errno));
+    setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    fcntl(conn->fd, F_SETFL, O_NONBLOCK);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
+    epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, conn->fd, &event);
+    run.opened++;
+    send_request(conn);
+}
+
+/* ---- the answers ---- */
+
+static void begin_window(void)
+{
+    run.during_start = use_now();
+    run.events_start = run.events;
+    run.done_start = run.done;
+}
+
+static void end_window(void)
+{
+    run.during_end = use_now();
+    run.events_in_window = run.events - run.events_start;
+    run.done_in_window = run.done - run.done_start;
+}
+
+void on_first_event(struct conn *conn)
+{
+    run.first_events++;
+    if (options.mode == PACED)
+        run.samples_us[run.sample_count++] = (uint32_t)(now_us() - conn->asked_us);
+}
+
+void on_events(struct conn *conn, unsigned count)
+{
+    (void)conn;
+    run.events += count;
+}
+
+void on_answer(struct conn *conn)
+{
+    run.done++;
+    if (conn->sse && options.events != 0 && conn->events != (unsigned long)options.events)
+        fail("a stream had %lu events, expected %ld", conn->events, options.events);
+    if (conn->sse && !conn_ended_done(conn))
+        fail("a stream ended without [DONE]");
+    if (options.mode == STREAMS) {
+        if (options.pid_count != 0 && run.during_end.at_us == 0)
+            fail("a stream ended before the measurement did");
+        close(conn->fd); /* it stays in memory: conn_read is still at it */
+        run.over = run.done == options.count;
+    } else if (options.mode == JSON) {
+        if (run.during_start.at_us == 0 && run.done >= options.requests / 10)
+            begin_window();
+        if (run.asked < options.requests) {
+            send_request(conn);
+        } else if (run.done == options.requests) {
+            end_window();
+            run.over = true;
+        }
+    } else {
+        conn->next_idle = run.idle;
+        run.idle = conn;
+        run.over = run.done == options.requests;
+    }
+}
+
+/* ---- time ---- */
+
+/* Opens what is due: the streams evenly over the ramp, the paced requests at their rate. */
+static void ask_what_is_due(uint64_t now)
+{
+    uint64_t past = now - run.start_us;
+    if (options.mode == STREAMS) {
+        uint64_t due = past / 1000 >= (uint64_t)options.ramp_ms
+                           ? (uint64_t)options.count
+                           : past * (uint64_t)options.count / ((uint64_t)options.ramp_ms * 1000);
+        while ((uint64_t)run.opened < due)
+            open_conn();
+        return;
+    }
+    uint64_t due = past * (uint64_t)options.rate / 1000000;
+    while ((uint64_t)run.asked < due && run.asked < options.requests) {
+        struct conn *conn = run.idle;
+        if (conn != NULL) {
+            run.idle = conn->next_idle;
+            send_request(conn);
+        } else {
+            open_conn();
+        }
+    }
+}
+
+static void on_tick(uint64_t now)
+{
+    if (now - run.start_us > TOTAL_MAX_US)
+        fail("not done in time: %ld of %ld answers", run.done, run.asked);
+    if (options.mode == JSON)
+        return;
+    ask_what_is_due(now);
+    if (options.mode != STREAMS || options.pid_count == 0)
+        return;
+    uint64_t from = run.during_start.at_us;
+    if (from == 0 && run.first_events == options.count)
+        begin_window();
+    else if (from != 0 && run.during_end.at_us == 0 && now >= from + (uint64_t)options.seconds * 1000000)
+        end_window();
+}
+
+static void loop(void)
+{
+    struct epoll_event events[256], event = {.events = EPOLLIN, .data.ptr = NULL};
+    struct itimerspec tick = {{0, TICK_US * 1000}, {0, TICK_US * 1000}};
+    run.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    timerfd_settime(run.timer_fd, 0, &tick, NULL);
+    epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, run.timer_fd, &event);
+    run.start_us = now_us();
+    for (long i = 0; options.mode == JSON && i < options.count; i++)
+        open_conn();
+    while (!run.over) {
+        int n = epoll_wait(run.epoll_fd, events, 256, 1000);
+        for (int i = 0; i < n; i++) {
+            uint64_t expired;
+            if (events[i].data.ptr != NULL)
+                conn_read(events[i].data.ptr);
+            else if (read(run.timer_fd, &expired, sizeof(expired)) > 0)
+                on_tick(now_us());
+        }
+    }
+}
+
+/* ---- start and report ---- */
+
+static int by_size(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void report(void)
+{
+    double seconds = (double)(run.during_end.at_us - run.during_start.at_us) / 1e6;
+    double cpu_us = (double)(run.during_end.cpu_ns - run.during_start.cpu_ns) / 1e3;
+    printf("answers=%ld events=%llu", run.done, (unsigned long long)run.events);
+    if (options.mode == STREAMS && options.pid_count != 0)
+        printf(" events_per_second=%.0f cpu_us_per_event=%.3f kib_per_stream=%.3f",
+               (double)run.events_in_window / seconds, cpu_us / (double)run.events_in_window,
+               ((double)run.during_end.rss_kib - (double)run.before.rss_kib) / (double)options.count);
+    if (options.mode == JSON)
+        printf(" requests_per_second=%.0f cpu_us_per_request=%.3f", (double)run.done_in_window / seconds,
+               cpu_us / (double)run.done_in_window);
+    if (options.mode == PACED) {
+        qsort(run.samples_us, (size_t)run.sample_count, sizeof(*run.samples_us), by_size);
+        printf(" p50_us=%u p99_us=%u max_us=%u connections=%ld", run.samples_us[run.sample_count / 2],
+               run.samples_us[run.sample_count * 99 / 100], run.samples_us[run.sample_count - 1], run.opened);
+    }
+    printf("\n");
+}
+
+static long number(const char *text, long min, long max)
+{
+    char *end;
+    long value = strtol(text, &end, 10);
+    if (*end != '\0' || end == text || value < min || value > max)
+        fail("'%s': expected a number from %ld to %ld", text, min, max);
+    return value;
+}
+
+static void parse_address(char *text)
+{
+    char *colon = strrchr(text, ':');
+    options.address.sin_family = AF_INET;
+    if (colon != NULL)
+        *colon = '\0';
+    if (colon == NULL || inet_pton(AF_INET, text, &options.address.sin_addr) != 1 || strncmp(text, "127.", 4) != 0)
+        fail("expected an address on loopback, 127.x.x.x:PORT");
+    options.address.sin_port = htons((uint16_t)number(colon + 1, 1, 65535));
+}
+
+static void parse_options(int argc, char **argv)
+{
+    static const struct option names[] = {
+        {"address", 1, NULL, 'a'}, {"pids", 1, NULL, 'p'},    {"count", 1, NULL, 'c'}, {"requests", 1, NULL, 'r'},
+        {"rate", 1, NULL, 'R'},    {"events", 1, NULL, 'e'},  {"key", 1, NULL, 'k'},   {"fake", 1, NULL, 'f'},
+        {"seconds", 1, NULL, 's'}, {"ramp-ms", 1, NULL, 'm'}, {NULL, 0, NULL, 0},
+    };
+    int option;
+    while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
+        switch (option) {
+        case 'a':
+            parse_address(optarg);
+            break;
+        case 'p':
+            for (char *pid = strtok(optarg, ", "); pid != NULL && options.pid_count < 64; pid = strtok(NULL, ", "))
+                options.pids[options.pid_count++] = (int)number(pid, 1, INT_MAX);
+            break;
+        case 'c':
+            options.count = number(optarg, 1, 20000);
+            break;
+        case 'r':
+            options.requests = number(optarg, 1, 1000000);
+            break;
+        case 'R':
+            options.rate = number(optarg, 1, 20000);
+            break;
+        case 'e':
+            options.events = number(optarg, 0, 1000000);
+            break;
+        case 'k':
+            options.key = optarg;
+            break;
+        case 'f':
+            options.fake = optarg;
+            break;
+        case 's':
+            options.seconds = number(optarg, 1, 60);
+            break;
+        case 'm':
+            options.ramp_ms = number(optarg, 1, 30000);
+            break;
+        default:
+            exit(2);
+        }
+    }
+    const char *mode = optind < argc ? argv[optind] : "";
+    if (strcmp(mode, "json") == 0)
+        options.mode = JSON;
+    else if (strcmp(mode, "paced") == 0)
+        options.mode = PACED;
+    else if (strcmp(mode, "streams") != 0)
+        fail("expected one of: streams, json, paced");
+    if (options.address.sin_port == 0)
+        fail("--address is missing");
+}
+
+static void compose_request(void)
+{
+    char body[512];
+    int len = snprintf(
+        body, sizeof(body),
+        "{\"model\":\"fake-1\",\"messages\":[{\"role\":\"system\",\"content\":\"You are a helpful assistant.\"},"
+        "{\"role\":\"user\",\"content\":\"Why is the sky blue, and why is it red in the evening?\"}]%s}",
+        options.mode == JSON ? "" : ",\"stream\":true");
+    int total = snprintf(run.request, sizeof(run.request),
+                         "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nAuthorization: Bearer %s\r\n"
+                         "User-Agent: load/1\r\nAccept: application/json\r\nContent-Type: application/json\r\n"
+                         "X-Fake: %s\r\nContent-Length: %d\r\n\r\n%s",
+                         ntohs(options.address.sin_port), options.key, options.fake, len, body);
+    if (total >= (int)sizeof(run.request))
+        fail("the request became too long");
+    run.request_len = (size_t)total;
+}
+
+int main(int argc, char **argv)
+{
+    parse_options(argc, argv);
+    compose_request();
+    signal(SIGPIPE, SIG_IGN);
+    run.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    run.samples_us = calloc((size_t)options.requests, sizeof(*run.samples_us));
+    run.before = use_now();
+    loop();
+    report();
+    return 0;
+}

@@ -1,0 +1,69 @@
+# Reads "ROUND GATEWAY MEASURE VALUE" lines; prints each gateway's medians and the median of the rounds' ratios weir/nginx.
+# Exits 1 if a measurement failed.
+
+function add(list, count, value,    i) { # keeps list[1..count] sorted
+    for (i = count; i > 0 && list[i] > value; i--)
+        list[i + 1] = list[i]
+    list[i + 1] = value
+}
+
+function median(list, count) {
+    return count % 2 ? list[(count + 1) / 2] : (list[count / 2] + list[count / 2 + 1]) / 2
+}
+
+# The value of a measurement, into `found`; false if it is missing or failed.
+function get(round, gateway, name) {
+    if (name ~ /^added_/) {
+        sub(/^added_/, "", name)
+        if (!((round, gateway, name) in value) || !((round, "direct", name) in value))
+            return 0
+        found = value[round, gateway, name] - value[round, "direct", name]
+        return 1
+    }
+    if (!((round, gateway, name) in value))
+        return 0
+    found = value[round, gateway, name]
+    return 1
+}
+
+function cell(gateway, name,    round, list, count) {
+    count = 0
+    for (round = 1; round <= rounds; round++)
+        if (get(round, gateway, name))
+            add(list, count++, found)
+    return count ? sprintf("%.1f", median(list, count)) : "-"
+}
+
+function ratio(name,    round, list, count, ours) {
+    count = 0
+    for (round = 1; round <= rounds; round++) {
+        if (!get(round, "weir", name))
+            continue
+        ours = found
+        if (get(round, "nginx", name) && found > 0 && ours > 0) # an added time may drown in the noise
+            add(list, count++, ours / found)
+    }
+    return count ? sprintf("%.2f (%.2f to %.2f)", median(list, count), list[1], list[count]) : "-"
+}
+
+function row(label, name) {
+    printf "| %-52s | %8s | %8s | %-22s |\n", label, cell("nginx", name), cell("weir", name), ratio(name)
+}
+
+$4 == "failed" { failed++; next }
+{ value[$1, $2, $3] = $4 + 0 }
+
+END {
+    printf "| %-52s | %8s | %8s | %-22s |\n", "medians of " rounds " round(s)", "nginx", "weir", "weir/nginx"
+    print "|---|---|---|---|"
+    row("500 streams x 50 events/s: CPU us/event", "cpu_us_per_event")
+    row("both at once, 250 streams each: CPU us/event", "pair_us_per_event")
+    row("small JSON, 64 connections: CPU us/request", "cpu_us_per_request")
+    row("500 requests/s: added time to first token, p50 us", "added_p50_us")
+    row("500 requests/s: added time to first token, p99 us", "added_p99_us")
+    row("5,000 open streams: KiB each", "kib_per_stream")
+    if (failed) {
+        print failed " measurement(s) FAILED and are left out"
+        exit 1
+    }
+}
