@@ -348,6 +348,7 @@ static void on_connect(h2o_socket_t *sock, const char *err, void *ctx)
     }
     ex->sock = sock;
     sock->data = ex;
+    sock->on_close.cb = NULL; /* libh2o's pool counts what it made, and may be gone when the connection closes */
     setsockopt(h2o_socket_get_fd(sock), SOL_SOCKET, SO_RCVBUF, &(int){RECEIVE_BUFFER}, sizeof(int));
     if (ex->upstream->tls != NULL) {
         /* An address is no name to indicate (RFC 6066 §3); the empty string makes libh2o leave it out. */

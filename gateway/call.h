@@ -78,6 +78,7 @@ struct call {
     struct json_error json_error;
     char model[CALL_MODEL_MAX];
     size_t model_len;
+    bool model_unsure; /* a backend may see another model in the body than weir does */
 
     struct call_record record;
 };
