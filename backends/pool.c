@@ -49,7 +49,7 @@ static bool serves(const struct pool_walk *walk, struct upstream *upstream, stru
     *upstream_model = walk->model;
     if (walk->only != NULL)
         return strcmp(settings->name, walk->only) == 0;
-    return walk->model.len == 0 || backend_serves(settings, walk->model, upstream_model);
+    return backend_serves(settings, walk->model, upstream_model);
 }
 
 void pool_walk_start(struct pool *pool, struct pool_walk *walk, struct span model, const char *only)

@@ -35,7 +35,7 @@ static void read_multipart_model(struct call *call)
     struct span model;
     enum multipart_result result = multipart_field(call->content_type, call->body, SPAN("model"), &model);
     call->scan = CALL_SCANNED;
-    if (result == MULTIPART_FOUND && model.len <= sizeof(call->model)) {
+    if (result == MULTIPART_FOUND && model.len != 0 && model.len <= sizeof(call->model)) {
         memcpy(call->model, model.base, model.len);
         call->model_len = model.len;
     } else if (result != MULTIPART_NONE) {
