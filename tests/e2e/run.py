@@ -115,11 +115,13 @@ def main():
     parser.add_argument("--smoke", action="store_true", help="only the scenarios marked for slow checkers")
     parser.add_argument("--valgrind", action="store_true")
     parser.add_argument("--workers", help="threads of the gateway where a scenario does not say")
+    parser.add_argument("--strict", action="store_true", default=os.environ.get("WEIR_STRICT_TIMING") == "1",
+                        help="hold the gateway to its promised times; for a Release build on a quiet machine")
     parser.add_argument("--slow", type=float, help="multiplies every time limit")
     options = parser.parse_args()
     Options.weir = pathlib.Path(options.weir).resolve()
     Options.fake = pathlib.Path(options.fake).resolve()
-    Options.valgrind, Options.workers = options.valgrind, options.workers
+    Options.valgrind, Options.workers, Options.strict = options.valgrind, options.workers, options.strict
     Options.slow = options.slow or (5.0 if options.valgrind else 1.0)
     for program in (Options.weir, Options.fake):
         if not os.access(program, os.X_OK):

@@ -5,6 +5,7 @@ import time
 from harness import Options, Truncated, chat, free_port, limit, smoke
 
 CHAT = "/v1/chat/completions"
+ONE_WORKER = ["--workers", "1"]  # each has connections of its own
 
 
 def backends(*lines):
@@ -140,7 +141,7 @@ def test_a_backend_that_answers_before_the_request_is_sent_is_heard(t):
 
 @smoke
 def test_connections_to_the_backend_are_kept(t):
-    fake, weir = t.pair()
+    fake, weir = t.pair(args=ONE_WORKER)
     for turn in range(12):
         assert weir.stream(body=chat(turn % 2 == 0)).status == 200
     assert fake.stats()["accepted"] == 1, fake.stats()
@@ -148,7 +149,7 @@ def test_connections_to_the_backend_are_kept(t):
 
 @smoke
 def test_a_stale_kept_connection_is_retried_once_on_a_fresh_one(t):
-    fake, weir = t.pair()
+    fake, weir = t.pair(args=ONE_WORKER)
     for body in (chat(), chat(False)):
         fake.reset()
         for _ in range(6):
@@ -187,7 +188,7 @@ def test_an_unreachable_backend_is_502_and_the_next_one_is_tried(t):
 
 def test_requests_go_round_among_equals(t):
     one, two = t.fake(), t.fake()
-    weir = t.weir(one, two)
+    weir = t.weir(one, two, args=ONE_WORKER)
     for _ in range(10):
         assert weir.stream().status == 200
     assert (one.stats()["requests"], two.stats()["requests"]) == (5, 5)
@@ -211,7 +212,7 @@ def test_backends_are_chosen_by_model(t):
 
 def test_a_backend_behind_a_unix_socket(t):
     fake = t.fake(listen=f"unix:{t.dir / 'model.sock'}")
-    weir = t.weir(fake)
+    weir = t.weir(fake, args=ONE_WORKER)
     assert weir.stream().body.endswith(b"[DONE]\n\n")
     assert weir.stream(body=chat(False)).status == 200
     assert fake.stats()["accepted"] == 1
@@ -238,7 +239,8 @@ def tls_backend(t, version, names=("DNS:localhost", "IP:127.0.0.1"), **options):
 
 def tls_weir(t, fake, host, tls="ca: {ca}", name="a"):
     tls = tls.format(ca=t.authority.ca)
-    return t.weir(config=backends(f'{{ name: {name}, url: "https://{host}:{fake.port}", tls: {{ {tls} }} }}'))
+    return t.weir(config=backends(f'{{ name: {name}, url: "https://{host}:{fake.port}", tls: {{ {tls} }} }}'),
+                  args=ONE_WORKER)
 
 
 def tls_works(t, version):

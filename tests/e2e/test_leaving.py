@@ -1,6 +1,5 @@
 """Clients that leave or do not read: the backend stops working for them."""
 import json
-import os
 import signal
 import statistics
 import subprocess
@@ -8,8 +7,11 @@ import time
 
 from harness import Options, chat, limit, mono_us, smoke, wait_until
 
-STRICT = os.environ.get("WEIR_STRICT_TIMING") == "1"
-BOUND_MS = 50 if STRICT else 1000 * Options.slow
+
+def bound_ms():
+    """How soon the backend must notice; under sanitizers and valgrind that says nothing about the gateway."""
+    return 50 if Options.strict else 1000 * Options.slow
+
 
 PHASES = {
     "before_the_head": ("delay_ms=60000", chat()),
@@ -43,10 +45,8 @@ def leave(t, phase, how="close"):
             wire.close()
         stats = fake.wait_aborts(turn)
         took.append((stats["last_abort_us"] - left) / 1000)
-    assert statistics.median(took) <= BOUND_MS, took
-    line = weir.log_lines()[-1]
-    wait_until(lambda: sum(1 for x in weir.log_lines() if x.get("status") == 499 or "cancel" in json.dumps(x) or
-                           "left" in json.dumps(x)) >= 5, f"log lines of the five that left, last is {line}")
+    assert statistics.median(took) <= bound_ms(), took
+    wait_until(lambda: sum(1 for x in weir.log_lines() if x.get("end") == "client_left") == 5, "log lines of the five that left")
 
 
 @smoke
@@ -96,7 +96,7 @@ def over_http2(t, phase):
         curl.send_signal(signal.SIGKILL)
         curl.wait()
         stats = fake.wait_aborts(turn)
-        assert (stats["last_abort_us"] - left) / 1000 <= 2 * BOUND_MS
+        assert (stats["last_abort_us"] - left) / 1000 <= 2 * bound_ms()
 
 
 def test_leaving_over_http2_before_the_first_event_cancels(t):
