@@ -19,6 +19,7 @@ struct connection {
     struct deadline first_bytes; /* until the protocol is known */
     struct timeval connected_at;
     unsigned requests; /* in flight */
+    unsigned stalled;  /* of these */
     bool http2;
     bool registered; /* in the epoll set */
 };
@@ -172,9 +173,16 @@ void connection_request_begins(struct connection *connection, bool http2)
     connection->http2 = http2;
 }
 
-void connection_request_ends(struct connection *connection)
+void connection_request_ends(struct connection *connection, bool stalled)
 {
     connection->requests--;
+    connection->stalled -= stalled;
+}
+
+bool connection_stalled(struct connection *connection, bool again)
+{
+    connection->stalled += !again;
+    return connection->stalled == connection->requests;
 }
 
 static void close_where(struct worker *worker, bool all, bool http2)

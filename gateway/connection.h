@@ -26,7 +26,10 @@ void connection_watch(struct connection *connection, struct connection_watch *wa
 
 /* A request on the connection begins and ends: one that has none may be closed. */
 void connection_request_begins(struct connection *connection, bool http2);
-void connection_request_ends(struct connection *connection);
+void connection_request_ends(struct connection *connection, bool stalled);
+
+/* A request's client takes nothing; `again` if that was said before. True if so do all others on the connection. */
+bool connection_stalled(struct connection *connection, bool again);
 
 /* For the drain: closes the connections on which nothing is happening (those of HTTP/2 only if `http2`, once they have
  * had time to hear that the gateway is going), or all of them. */

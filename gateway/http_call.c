@@ -54,6 +54,7 @@ static int on_req(h2o_handler_t *handler, h2o_req_t *req)
     call->completion = &http->completion;
     call->record.started_us = clock_us();
     metric_add(worker->telemetry.requests_in_flight, 1);
+    h2o_linklist_insert(&worker->calls, &http->link);
     http->connection = connection_of(req);
     connection_request_begins(http->connection, req->version >= 0x200);
     if (!http_request_read(http) || answered_early(http))
@@ -84,7 +85,8 @@ static void on_dispose(void *ptr)
     struct worker *worker = call->worker;
     if (http->watch.on_gone != NULL)
         connection_watch(http->connection, NULL);
-    connection_request_ends(http->connection);
+    connection_request_ends(http->connection, http->connection_knows_stalled);
+    h2o_linklist_unlink(&http->link);
     deadline_disarm(&worker->deadlines, &http->deadline);
     call_end_job(call);
     completion_end(&http->completion);
@@ -99,6 +101,16 @@ static void on_dispose(void *ptr)
         metric_add(worker->telemetry.streams_in_flight, -1);
     identity_release(call->identity);
     site_release(call->site);
+}
+
+void http_calls_abort(struct worker *worker)
+{
+    h2o_linklist_t *link = worker->calls.next, *next;
+    /* A call may end, and leave the list, while it is told. */
+    for (; link != &worker->calls; link = next) {
+        next = link->next;
+        http_stream_abort(H2O_STRUCT_FROM_MEMBER(struct http_call, link, link));
+    }
 }
 
 void http_call_register(h2o_hostconf_t *host)

@@ -13,6 +13,7 @@ enum http_phase {
 };
 
 struct http_call {
+    h2o_linklist_t link; /* in the worker's calls */
     struct call call;
     struct completion completion;
     h2o_req_t *req;
@@ -28,6 +29,7 @@ struct http_call {
     bool counted_stream;
     bool client_gone;
     bool stalled;
+    bool connection_knows_stalled;
     h2o_iovec_t last_words; /* an error event that waits for what is being sent */
     size_t in_flight;       /* stream bytes in what is being sent */
     uint64_t sent_us;       /* when something was last given to libh2o, or taken by the client */
@@ -79,7 +81,13 @@ void http_stream_fail(struct http_call *http, const struct dialect_error *error)
 /* The client has left. */
 void http_stream_client_gone(struct http_call *http);
 
-/* Unsubscribes and copies the stream's facts into the record. */
+/* The request is gone: copies the stream's facts into the record and unsubscribes. */
 void http_stream_leave(struct http_call *http);
+
+/* The gateway ends: tells the client, in the stream if that stands between two events, else by breaking off. */
+void http_stream_abort(struct http_call *http);
+
+/* http_stream_abort for all calls of a worker. */
+void http_calls_abort(struct worker *worker);
 
 #endif

@@ -3,6 +3,9 @@
 #include "gateway/http_call.h"
 #include "gateway/worker.h"
 #include <arpa/inet.h>
+#include <ctype.h>
+
+#define HEAD_MAX ((size_t)64 * 1024) /* HTTP/2 has no bound of its own */
 
 /* ---- what libh2o lets through ---- */
 
@@ -35,6 +38,8 @@ static const char *find_ambiguity(h2o_req_t *req)
         return "Content-Length and Transfer-Encoding contradict each other or stand twice";
     if (hosts > 1)
         return "the Host header stands twice";
+    if (hosts == 0 && req->version == 0x101)
+        return "the Host header is missing"; /* RFC 9112 §3.2 */
     if (codings == 1 && req->version < 0x101)
         return "Transfer-Encoding in an HTTP/1.0 request";
     return NULL;
@@ -48,16 +53,27 @@ static bool is_clean(const char *text, size_t len)
     return true;
 }
 
-/* HTTP/2 carries any byte in a value; as a line of HTTP/1.1 some would be a header, or a request, of their own. */
+/* RFC 9110 §5.6.2 */
+static bool is_token(const char *text, size_t len)
+{
+    static const char marks[] = "!#$%&'*+-.^_`|~";
+    for (size_t i = 0; i < len; i++)
+        if (!isalnum((unsigned char)text[i]) && (text[i] == '\0' || strchr(marks, text[i]) == NULL))
+            return false;
+    return len != 0;
+}
+
+/* HTTP/2 carries any byte in a name or value; as a line of HTTP/1.1 some would be a header, or a request, of their own.
+ */
 static const char *find_dirt(h2o_req_t *req)
 {
     if (!is_clean(req->path.base, req->path.len) || memchr(req->path.base, ' ', req->path.len) != NULL ||
-        !is_clean(req->method.base, req->method.len) || !is_clean(req->authority.base, req->authority.len))
+        !is_token(req->method.base, req->method.len) || !is_clean(req->authority.base, req->authority.len))
         return "the request line has characters that do not belong there";
     for (size_t i = 0; i < req->headers.size; i++)
         if (!is_clean(req->headers.entries[i].value.base, req->headers.entries[i].value.len) ||
-            !is_clean(req->headers.entries[i].name->base, req->headers.entries[i].name->len))
-            return "a header has control characters";
+            !is_token(req->headers.entries[i].name->base, req->headers.entries[i].name->len))
+            return "a header's name or value has characters that do not belong there";
     return NULL;
 }
 
@@ -198,6 +214,22 @@ static void copy_headers(struct http_call *http)
     http->call.header_count = req->headers.size;
 }
 
+/* The path and query of a target in absolute form (RFC 9112 §3.2.2); any other target as it is. */
+static struct span origin_form(struct span target)
+{
+    size_t scheme = span_starts(target, SPAN("http://")) ? 7 : span_starts(target, SPAN("https://")) ? 8 : 0;
+    const char *slash = scheme != 0 ? memchr(target.base + scheme, '/', target.len - scheme) : NULL;
+    return slash != NULL ? span_skip(target, (size_t)(slash - target.base)) : target;
+}
+
+static size_t head_size(const struct call *call)
+{
+    size_t size = call->path.len + call->query.len;
+    for (size_t i = 0; i < call->header_count; i++)
+        size += call->headers[i].name.len + call->headers[i].value.len + 4;
+    return size;
+}
+
 /* Whether a path could mean another one to a server behind: then no prefix of it can be trusted. */
 static bool is_plain_path(struct span path)
 {
@@ -213,6 +245,14 @@ static bool is_plain_path(struct span path)
             return false;
     }
     return true;
+}
+
+static bool refuse_large_head(struct http_call *http)
+{
+    struct dialect_error error = {
+        .status = 431, .code = "head_too_large", .message = "The request's headers are too large."};
+    call_refuse(&http->call, "head_too_large", &error);
+    return false;
 }
 
 static bool refuse(struct http_call *http, const char *problem)
@@ -237,17 +277,19 @@ bool http_request_read(struct http_call *http)
     call->body = (struct span){req->entity.base, req->entity.len};
     call->has_body = req->entity.base != NULL;
     call->content_type = call_header(call, SPAN("content-type"));
-    struct span target = {req->path.base, req->path.len};
+    struct span target = origin_form((struct span){req->path.base, req->path.len});
     const char *mark = memchr(target.base, '?', target.len);
     size_t n = mark != NULL ? (size_t)(mark - target.base) : target.len;
     call->query = span_skip(target, n + 1);
     call->path = route_canonical((struct span){target.base, n});
 
     const char *problem = req->version < 0x200 ? find_ambiguity(req) : find_dirt(req);
-    if (problem == NULL && (n == 0 || target.base[0] != '/'))
+    if (problem == NULL && (n == 0 || target.base[0] != '/' || memchr(target.base, '#', target.len) != NULL))
         problem = "the request target is not a path";
     if (problem != NULL)
         return refuse(http, problem);
+    if (head_size(call) > HEAD_MAX)
+        return refuse_large_head(http);
     call->route = site_route_find(call->site, call->path);
     if (call->route != NULL && call->route->route.path.base[call->route->route.path.len - 1] == '*' &&
         !is_plain_path(call->path))

@@ -8,6 +8,7 @@
 /* The head waits for the first event, but a first event that grows beyond this is let go as it comes. */
 #define HOLD_MAX 32768
 #define SLICES_MAX 8
+#define STALLED_LOOK_US 1000000
 #define ERROR_EVENT_MAX ((size_t)8192)
 static const char ping[] = ": ping\n"; /* no blank line: some SDKs make an event of that */
 
@@ -145,16 +146,34 @@ static void send_early_head(struct http_call *http)
     arm(http);
 }
 
-/* A client that takes nothing for so long holds memory, a connection and a backend's attention for nobody. */
+/* Notes what the stream was, and stops reading it. What libh2o is still sending stays in memory until the request is
+ * gone: an HTTP/2 client that opens its window late gets the bytes that were meant for it. */
+static void stop_reading(struct http_call *http)
+{
+    if (http->subscriber._stream == NULL)
+        return;
+    const struct stream_facts *facts = stream_facts(http->subscriber._stream);
+    http->call.record.bytes = facts->bytes - stream_unread(&http->subscriber) + http->in_flight;
+    http->call.record.events = facts->events;
+    http->call.record.usage = facts->usage;
+    stream_stop_reading(&http->subscriber);
+}
+
+/* A client that takes nothing for so long holds memory, a connection and a backend's attention for nobody. On HTTP/2
+ * other requests may share the connection, and libh2o cannot reset one alone: the backend is let go at once, the
+ * connection when nothing else is under way on it. */
 static void cut_off_stalled(struct http_call *http)
 {
-    h2o_socket_t *sock = http->req->conn->callbacks->get_socket(http->req->conn);
-    http->stalled = true;
-    http->call.record.end = "send_timeout";
-    stream_unsubscribe(&http->subscriber);
-    /* On HTTP/2 other streams share the connection: only if nothing at all can be written is it given up. */
-    if (http->req->version < 0x200 || h2o_socket_is_writing(sock))
-        shutdown(h2o_socket_get_fd(sock), SHUT_RDWR);
+    if (!http->stalled) {
+        http->stalled = true;
+        http->call.record.end = "send_timeout";
+        stop_reading(http);
+    }
+    if (http->req->version < 0x200 || connection_stalled(http->connection, http->connection_knows_stalled))
+        shutdown(h2o_socket_get_fd(http->req->conn->callbacks->get_socket(http->req->conn)), SHUT_RDWR);
+    else
+        deadline_arm(&http->call.worker->deadlines, &http->deadline, clock_us() + STALLED_LOOK_US);
+    http->connection_knows_stalled = true;
 }
 
 static void on_deadline(struct deadline *deadline)
@@ -169,7 +188,7 @@ static void on_deadline(struct deadline *deadline)
     if (http->phase == HTTP_ENDED)
         return;
     if (http->sending) {
-        if (now >= http->sent_us + config->send_timeout_us) {
+        if (http->stalled || now >= http->sent_us + config->send_timeout_us) {
             cut_off_stalled(http);
             return;
         }
@@ -355,8 +374,8 @@ static void on_proceed(h2o_generator_t *generator, h2o_req_t *req)
         send_final(http, &http->last_words, 1, H2O_SEND_STATE_FINAL);
         return;
     }
-    if (http->subscriber._stream == NULL)
-        return; /* only a ping, before the backend answered */
+    if (http->subscriber._stream == NULL || http->subscriber.passive)
+        return; /* only a ping, before the backend answered, or the end is near */
     size_t sent = http->in_flight;
     http->in_flight = 0;
     stream_consume(&http->subscriber, sent);
@@ -374,13 +393,35 @@ static void on_stop(h2o_generator_t *generator, h2o_req_t *req)
 
 void http_stream_leave(struct http_call *http)
 {
-    if (http->subscriber._stream == NULL)
-        return;
-    const struct stream_facts *facts = stream_facts(http->subscriber._stream);
-    http->call.record.bytes = facts->bytes - stream_unread(&http->subscriber) + http->in_flight;
-    http->call.record.events = facts->events;
-    http->call.record.usage = facts->usage;
+    if (!http->subscriber.passive)
+        stop_reading(http);
     stream_unsubscribe(&http->subscriber);
+}
+
+void http_stream_abort(struct http_call *http)
+{
+    struct dialect_error error = {.status = 503,
+                                  .code = "gateway_ending",
+                                  .message = "The gateway is shutting down.",
+                                  .request_id = http->call.request_id};
+    if (http->phase == HTTP_WAITING) {
+        call_end_job(&http->call);
+        completion_end(&http->completion);
+        stop_reading(http);
+        http->call.record.end = "drained";
+        http_reply_refuse(&http->call, &error, 1, 0);
+        return;
+    }
+    if (http->phase != HTTP_STREAMING || http->stalled || http->client_gone)
+        return;
+    http->call.record.end = "drained";
+    bool between_events = http->streamed && (http->subscriber._stream == NULL || stream_at_boundary(&http->subscriber));
+    stop_reading(http);
+    if (between_events) {
+        http_stream_fail(http, &error);
+    } else if (!http->sending) {
+        send_final(http, NULL, 0, H2O_SEND_STATE_ERROR);
+    }
 }
 
 void http_stream_client_gone(struct http_call *http)
@@ -389,7 +430,7 @@ void http_stream_client_gone(struct http_call *http)
     http->client_gone = true;
     call_end_job(&http->call);
     completion_end(&http->completion);
-    http_stream_leave(http);
+    stop_reading(http);
     req->http1_is_persistent = 0;
     if (http->phase == HTTP_ENDED)
         return;

@@ -51,6 +51,7 @@ struct worker *worker_create(struct server *server, unsigned index, struct site 
     pthread_mutex_init(&worker->lock, NULL);
     sem_init(&worker->told, 0, 0);
     sem_init(&worker->go, 0, 0);
+    h2o_linklist_init_anchor(&worker->calls);
     deadlines_init(&worker->deadlines);
     telemetry_init(&worker->telemetry);
     return worker;
@@ -153,10 +154,13 @@ static void on_drain_step(struct deadline *deadline)
         worker->stopped = true;
         return;
     }
-    if (now >= worker->drain_by_us)
+    if (now >= worker->drain_by_us && worker->told_drained)
         connections_close_all(worker);
+    else if (now >= worker->drain_by_us)
+        http_calls_abort(worker);
     else
         connections_close_idle(worker, now >= worker->draining_since_us + GOAWAY_US);
+    worker->told_drained = now >= worker->drain_by_us;
     deadline_arm(&worker->deadlines, &worker->drain_step, now + DRAIN_STEP_US);
 }
 

@@ -34,7 +34,8 @@ struct worker {
     struct deadlines deadlines;
     h2o_timeout_entry_t due; /* linked when a deadline is due */
     struct connections connections;
-    struct site *site; /* counted; new calls use it */
+    h2o_linklist_t calls; /* of all requests in flight */
+    struct site *site;    /* counted; new calls use it */
     struct pool *pool;
     struct telemetry telemetry;
     h2o_multithread_receiver_t mailbox;
@@ -51,6 +52,7 @@ struct worker {
     } * listening;
     struct deadline drain_step;
     uint64_t draining_since_us;
+    bool told_drained;    /* running streams have been told that their time is up */
     uint64_t drain_by_us; /* when what still runs is cut off; 0: not draining */
     bool stopped;
 };

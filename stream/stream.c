@@ -1,6 +1,7 @@
 #include "stream/stream.h"
 #include "base/clock.h"
 #include <assert.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -18,6 +19,7 @@ struct chunk {
     struct span bytes;    /* what is visible so far */
     size_t cap;           /* allocated bytes, which limits count */
     h2o_buffer_t *buffer; /* the producer's buffer, belonging to this thread; NULL: `bytes.base` is malloc'ed */
+    struct chunk *parent; /* the counted chunk whose bytes these are; NULL: they are its own */
 };
 
 struct stream {
@@ -28,7 +30,7 @@ struct stream {
     struct stream_settings settings;
     struct stream_producer producer;
     struct stream_subscriber *subscribers;
-    unsigned subscriber_count;
+    unsigned reader_count; /* of those that are not passive */
     struct chunk *head, *tail;
     size_t held; /* allocated bytes of all chunks in the list */
     bool keeping;
@@ -42,8 +44,39 @@ struct stream {
 
 static __thread struct chunk *free_heads;
 static __thread unsigned free_head_count;
+static __thread bool free_heads_watched;
+static pthread_once_t free_heads_once = PTHREAD_ONCE_INIT;
+static pthread_key_t free_heads_key;
 
 /* ---- chunks ---- */
+
+/* Runs when a thread ends. */
+static void drop_free_heads(void *unused)
+{
+    (void)unused;
+    for (struct chunk *chunk; (chunk = free_heads) != NULL; free(chunk))
+        free_heads = chunk->next;
+    free_head_count = HEADS_CACHED; /* whatever else ends with the thread adds none */
+}
+
+static void make_free_heads_key(void)
+{
+    if (pthread_key_create(&free_heads_key, drop_free_heads) != 0)
+        h2o_fatal("no thread-specific data");
+}
+
+/* Keeps a chunk's head for the next one. */
+static void recycle_head(struct chunk *chunk)
+{
+    if (!free_heads_watched) {
+        pthread_once(&free_heads_once, make_free_heads_key);
+        pthread_setspecific(free_heads_key, &free_heads);
+        free_heads_watched = true;
+    }
+    chunk->next = free_heads;
+    free_heads = chunk;
+    free_head_count++;
+}
 
 static struct chunk *chunk_create(void)
 {
@@ -70,17 +103,16 @@ void chunk_release(struct chunk *chunk)
 {
     if (atomic_fetch_sub_explicit(&chunk->refs, 1, memory_order_acq_rel) != 1)
         return;
-    if (chunk->buffer != NULL)
+    if (chunk->parent != NULL)
+        chunk_release(chunk->parent);
+    else if (chunk->buffer != NULL)
         h2o_buffer_dispose(&chunk->buffer);
     else
         free((char *)chunk->bytes.base);
-    if (free_head_count < HEADS_CACHED) {
-        chunk->next = free_heads;
-        free_heads = chunk;
-        free_head_count++;
-    } else {
+    if (free_head_count < HEADS_CACHED)
+        recycle_head(chunk);
+    else
         free(chunk);
-    }
 }
 
 struct chunk *chunk_retain(const struct slice *slice, struct span *bytes)
@@ -95,6 +127,37 @@ struct chunk *chunk_retain(const struct slice *slice, struct span *bytes)
     copy->bytes.len = slice->bytes.len;
     *bytes = copy->bytes;
     return copy;
+}
+
+struct chunk *chunk_adopt(char *memory, size_t len, size_t cap)
+{
+    struct chunk *chunk = chunk_create();
+    chunk->bytes = (struct span){memory, len};
+    chunk->cap = cap;
+    return chunk;
+}
+
+struct span chunk_bytes(const struct chunk *chunk)
+{
+    return chunk->bytes;
+}
+
+size_t chunk_allocated(const struct chunk *chunk)
+{
+    return sizeof(*chunk) + chunk->cap;
+}
+
+/* Another head over the same bytes, so that a chunk can stand in several streams, also of several threads. Counts
+ * nothing in the stream's own limits: the memory is there anyway. */
+static struct chunk *chunk_share(struct chunk *chunk)
+{
+    struct chunk *parent = chunk->parent != NULL ? chunk->parent : chunk;
+    struct chunk *head = chunk_create();
+    assert(chunk->buffer == NULL);
+    atomic_fetch_add_explicit(&parent->refs, 1, memory_order_relaxed);
+    head->parent = parent;
+    head->bytes = chunk->bytes;
+    return head;
 }
 
 /* ---- life ---- */
@@ -221,6 +284,33 @@ static void pack(struct stream *stream, struct span bytes)
     }
 }
 
+/* ---- streams that are over ---- */
+
+struct stream *stream_create_ended(const struct stream_settings *settings, const struct stream_facts *facts,
+                                   struct chunk *const *chunks, size_t count)
+{
+    static const struct stream_producer nobody; /* an ended stream asks for nothing */
+    struct stream *stream = stream_create(settings, &nobody);
+    stream->state = STREAM_ENDED;
+    stream->facts = *facts;
+    stream->facts.bytes = 0;
+    if (facts->events != 0)
+        stream->facts.first_event_us = stream->facts.last_event_us = clock_us();
+    for (size_t i = 0; i < count; i++) {
+        if (chunks[i]->bytes.len == 0)
+            continue;
+        push_chunk(stream, chunk_share(chunks[i]), stream->facts.bytes);
+        stream->facts.bytes += chunks[i]->bytes.len;
+    }
+    return stream;
+}
+
+void stream_release(struct stream *stream)
+{
+    assert(stream->state == STREAM_ENDED);
+    stream_unref(stream);
+}
+
 /* ---- the producer's side ---- */
 
 static void remember_json_tail(struct stream *stream, struct span bytes)
@@ -265,17 +355,16 @@ static void look_at(struct stream *stream, struct span bytes)
         remember_json_tail(stream, bytes);
 }
 
-/* Whether the producer's buffer can go to the reader as it is: one reader, who waits for just these bytes. */
+/* Whether the producer's buffer can go to the readers as it is: one reader, who waits for just these bytes, as do the
+ * passive subscribers, if any. */
 static bool is_direct(const struct stream *stream)
 {
-    const struct stream_subscriber *only = stream->subscribers;
-    return stream->subscriber_count == 1 && !stream->keeping && only->_waiting && only->_cursor == stream->facts.bytes;
-}
-
-static void give_up_keeping(struct stream *stream)
-{
-    stream->keeping = false;
-    drop_consumed(stream);
+    if (stream->reader_count != 1 || stream->keeping)
+        return false;
+    for (const struct stream_subscriber *s = stream->subscribers; s != NULL; s = s->_next)
+        if (!s->_waiting || s->_cursor != stream->facts.bytes)
+            return false;
+    return true;
 }
 
 /* What every append ends with: tell the readers, then tell the producer what they want. */
@@ -286,11 +375,13 @@ static enum stream_demand appended(struct stream *stream)
     notify(stream);
     stream->appending = false;
     enum stream_demand demand = STREAM_GO_ON;
-    if (stream->subscriber_count == 0) {
+    stream->paused = false; /* whatever is answered now is what holds */
+    if (stream->reader_count == 0) {
         demand = STREAM_UNWANTED;
     } else {
         if (stream->keeping && stream->held > stream->settings.keep_bytes)
-            give_up_keeping(stream);
+            stream->keeping = false;
+        drop_consumed(stream); /* a reader may have left */
         if (stream->held > stream->settings.max_bytes) {
             demand = STREAM_FULL;
         } else if (stream->facts.bytes - slowest_cursor(stream) >= stream->settings.high_water) {
@@ -382,7 +473,7 @@ bool stream_subscribe(struct stream *stream, struct stream_subscriber *subscribe
         subscriber->_chunk = subscriber->_chunk->next;
     subscriber->_next = stream->subscribers;
     stream->subscribers = subscriber;
-    stream->subscriber_count++;
+    stream->reader_count += !subscriber->passive;
     stream->refs++;
     return true;
 }
@@ -397,10 +488,11 @@ void stream_unsubscribe(struct stream_subscriber *subscriber)
     while (*slot != subscriber)
         slot = &(*slot)->_next;
     *slot = subscriber->_next;
-    stream->subscriber_count--;
+    stream->reader_count -= !subscriber->passive;
     if (stream->state == STREAM_OPEN && !stream->appending) {
-        if (stream->subscriber_count == 0) {
-            stream->producer.cancel(stream->producer.ctx);
+        if (stream->reader_count == 0) {
+            if (!subscriber->passive)
+                stream->producer.cancel(stream->producer.ctx);
         } else {
             drop_consumed(stream);
             if (stream->paused && stream->facts.bytes - slowest_cursor(stream) <= stream->settings.high_water / 2) {
@@ -410,6 +502,17 @@ void stream_unsubscribe(struct stream_subscriber *subscriber)
         }
     }
     stream_unref(stream);
+}
+
+void stream_stop_reading(struct stream_subscriber *subscriber)
+{
+    struct stream *stream = subscriber->_stream;
+    if (stream == NULL || subscriber->passive)
+        return;
+    subscriber->passive = true;
+    subscriber->_waiting = subscriber->_pending = false;
+    if (--stream->reader_count == 0 && stream->state == STREAM_OPEN && !stream->appending)
+        stream->producer.cancel(stream->producer.ctx);
 }
 
 size_t stream_peek(struct stream_subscriber *subscriber, struct slice *slices, size_t max)
@@ -462,7 +565,7 @@ void stream_wait(struct stream_subscriber *subscriber)
 
 bool stream_is_wanted(const struct stream *stream)
 {
-    return stream->subscriber_count != 0;
+    return stream->reader_count != 0;
 }
 
 uint64_t stream_unread(const struct stream_subscriber *subscriber)

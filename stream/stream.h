@@ -56,8 +56,8 @@ struct slice {
  * tell the producer by what they return. */
 struct stream_producer {
     void (*resume)(void *ctx); /* go on after STREAM_PAUSE */
-    void (*cancel)(
-        void *ctx); /* the last subscriber has left: stop at once, then call stream_break(STREAM_CANCELLED) */
+    /* The last subscriber that is not passive has left: stop at once, then call stream_break(STREAM_CANCELLED). */
+    void (*cancel)(void *ctx);
     void *ctx;
 };
 
@@ -94,6 +94,10 @@ struct stream_subscriber {
     /* Something changed: more bytes, an end. Not called again until the subscriber calls stream_ready. May unsubscribe,
      * peek, consume, and call stream_ready. */
     void (*on_data)(struct stream_subscriber *subscriber);
+    /* Set before stream_subscribe: it watches, but nothing is generated for its sake. Once the last subscriber that is
+     * not passive has left an open stream, the producer is cancelled, and the passive ones hear of the broken stream.
+     */
+    bool passive;
     struct stream *_stream;
     struct stream_subscriber *_next;
     struct chunk *_chunk; /* the chunk that the cursor stands in or just behind; NULL: the next to come */
@@ -104,6 +108,17 @@ struct stream_subscriber {
 
 /* A new, open stream. `producer` is copied. */
 struct stream *stream_create(const struct stream_settings *settings, const struct stream_producer *producer);
+
+/* A stream that is over already, STREAM_ENDED, whose bytes are those of `chunks`, one after the other: the chunks are
+ * counted, not copied, so that many such streams, on many threads, share them. Nothing is scanned: what is known about
+ * the bytes comes from `facts` (copied; the number of bytes is counted anew, and all events are as of now). The chunks
+ * must be of memory that crosses threads, as those of chunk_retain and chunk_adopt are. A subscriber calls stream_ready
+ * to begin. The caller has a reference, which it gives up with stream_release, after subscribing for instance. */
+struct stream *stream_create_ended(const struct stream_settings *settings, const struct stream_facts *facts,
+                                   struct chunk *const *chunks, size_t count);
+
+/* Gives up the reference that stream_create_ended gave; the stream lives on for as long as it has subscribers. */
+void stream_release(struct stream *stream);
 
 /* Appends all of *input and takes the buffer over, or copies, see above; leaves an empty buffer of the same prototype.
  */
@@ -124,8 +139,13 @@ void stream_break(struct stream *stream, enum stream_failure why, const char *me
  */
 bool stream_subscribe(struct stream *stream, struct stream_subscriber *subscriber, uint64_t from);
 
-/* Ends a subscription; nothing happens if there is none. The last one to leave cancels the producer. */
+/* Ends a subscription; nothing happens if there is none. The last one to leave, passive ones aside, cancels the
+ * producer. */
 void stream_unsubscribe(struct stream_subscriber *subscriber);
+
+/* The subscriber will read no more, but what it has peeked must stay where it is until it unsubscribes: it no longer
+ * counts as a reader, and on_data is not called again. The last reader to stop cancels the producer. */
+void stream_stop_reading(struct stream_subscriber *subscriber);
 
 /* The next unread pieces, at most `max` of them, without moving the cursor. Returns their number. They stay where they
  * are until consumed. */
@@ -150,7 +170,7 @@ bool stream_at_boundary(const struct stream_subscriber *subscriber);
 /* Whether the stream's bytes so far end between two events (true for what is not SSE only when it is empty). */
 bool stream_ends_at_boundary(const struct stream *stream);
 
-/* Whether anybody reads the stream. */
+/* Whether anybody reads the stream; passive subscribers do not count. */
 bool stream_is_wanted(const struct stream *stream);
 
 enum stream_state stream_state(const struct stream *stream);
@@ -166,6 +186,15 @@ const char *stream_failure_name(enum stream_failure failure);
 /* Keeps the bytes of a slice beyond stream_consume. Returns a counted chunk that holds them, at *bytes: the slice's own
  * chunk, or a copy where that one's memory belongs to this thread. */
 struct chunk *chunk_retain(const struct slice *slice, struct span *bytes);
+
+/* A counted chunk of `len` bytes at `memory`, of which malloc gave `cap`, and which it takes over. */
+struct chunk *chunk_adopt(char *memory, size_t len, size_t cap);
+
+/* The bytes of a chunk that chunk_retain or chunk_adopt gave. */
+struct span chunk_bytes(const struct chunk *chunk);
+
+/* The memory that a chunk takes up, its own head included. */
+size_t chunk_allocated(const struct chunk *chunk);
 
 /* Drops a count; any thread. */
 void chunk_release(struct chunk *chunk);
