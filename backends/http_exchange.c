@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #define REQUEST_HEAD_MAX ((size_t)256 * 1024)
+#define STALE_US 1000000
 #define INTERIM_MAX 20 /* 1xx heads before the answer proper */
 /* Bounds what one read callback can bring (the kernel doubles it). */
 #define RECEIVE_BUFFER (128 * 1024)
@@ -23,7 +24,9 @@ struct http_exchange {
     h2o_socket_t *sock;
     struct strbuf out; /* the request's head */
     struct deadline deadline;
-    uint64_t started_us, resumed_us;
+    uint64_t started_us;    /* for first_token and total */
+    uint64_t connecting_us; /* for connect */
+    uint64_t sent_us, resumed_us;
 
     struct stream *stream; /* NULL until the answer's head is there */
     struct phr_chunked_decoder decoder;
@@ -32,7 +35,7 @@ struct http_exchange {
     size_t head_seen;
     unsigned interim;
 
-    bool connected, reused, retried, sent, answered, writing, keep_alive, sse, paused, first_event;
+    bool connected, reused, retried, sent, answered, writing, write_failed, keep_alive, sse, paused, first_event;
 };
 
 /* In the order in which they fire. */
@@ -90,8 +93,8 @@ static void fail(struct http_exchange *ex, enum stream_failure why, const char *
         stream_break(stream, why, message);
         return;
     }
-    if (why == STREAM_RESET && ex->reused && !ex->retried && !ex->answered) {
-        /* The server closed the idle connection just as it was used again. */
+    if (why == STREAM_RESET && ex->reused && !ex->retried && !ex->answered && clock_us() < ex->sent_us + STALE_US) {
+        /* The server closed the idle connection just as it was used again. Later than that it may have been at work. */
         drop_connection(ex, false);
         ex->retried = true;
         ex->writing = false;
@@ -137,7 +140,7 @@ static uint64_t next_deadline(const struct http_exchange *ex, enum stream_failur
     uint64_t at = after(ex->started_us, timeouts->total), other;
     *why = STREAM_TIMEOUT_TOTAL;
     if (!ex->connected) {
-        other = after(ex->started_us, timeouts->connect);
+        other = after(ex->connecting_us, timeouts->connect);
         if (other < at)
             at = other, *why = STREAM_TIMEOUT_CONNECT;
     } else if (ex->request.wants_stream && !ex->first_event && (ex->stream == NULL || ex->sse)) {
@@ -202,8 +205,8 @@ static bool is_credential(struct span name)
 static bool is_overridden(const struct http_exchange *ex, struct span name)
 {
     const struct backend_settings *settings = ex->upstream->settings;
-    if (is_credential(name))
-        return settings->api_key != NULL || !ex->request.forward_credentials;
+    if (is_credential(name) && (settings->api_key != NULL || !ex->request.forward_credentials))
+        return true;
     for (size_t i = 0; i < settings->header_count; i++)
         if (span_ieq(span_of(settings->headers[i].name), name))
             return true;
@@ -327,6 +330,7 @@ static void connect_to_backend(struct http_exchange *ex)
     }
     bool gone = false, *outer = ex->gone;
     ex->gone = &gone;
+    ex->connecting_us = clock_us();
     h2o_socketpool_connect(&ex->connecting, &upstream->pool, upstream->ctx->loop,
                            &upstream->ctx->receivers.hostinfo_getaddr, on_connect, ex);
     if (gone) {
@@ -381,6 +385,7 @@ static void send_request(struct http_exchange *ex)
         if (ex->request.body[i].len != 0)
             out[count++] = h2o_iovec_init(ex->request.body[i].base, ex->request.body[i].len);
     ex->connected = ex->sent = ex->writing = true;
+    ex->sent_us = clock_us();
     arm(ex);
     h2o_socket_write(ex->sock, out, count, on_written);
     h2o_socket_read_start(ex->sock, on_read); /* a server may answer before it has read everything */
@@ -392,7 +397,7 @@ static void on_written(h2o_socket_t *sock, const char *err)
     ex->writing = false;
     /* After an error the connection is unfit for more, but an answer may have come before it: reading tells. */
     if (err != NULL)
-        ex->keep_alive = false;
+        ex->write_failed = true;
 }
 
 /* ---- the answer ---- */
@@ -429,7 +434,7 @@ static void begin_body(struct http_exchange *ex, const struct http_head *head)
     ex->stream = stream_create(&settings, &producer);
     ex->framing = head->framing;
     ex->left = head->content_length;
-    ex->keep_alive = head->keep_alive;
+    ex->keep_alive = head->keep_alive && !ex->write_failed;
     ex->sse = head->sse;
     ex->decoder.consume_trailer = 1;
     struct exchange_head public = {

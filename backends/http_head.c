@@ -13,7 +13,7 @@ int phr_parse_response(const char *buf, size_t len, int *minor_version, int *sta
 
 struct framing_facts {
     unsigned lengths, codings;
-    bool chunked, close, keep_alive;
+    bool chunked, close, keep_alive, encoded;
     struct span connection[4]; /* values of Connection, which names further hop-by-hop headers */
     size_t connection_count;
 };
@@ -87,6 +87,8 @@ static const char *read_framing(struct span name, struct span value, struct http
         facts->connection[facts->connection_count++] = value;
         facts->close |= list_has(value, SPAN("close"));
         facts->keep_alive |= list_has(value, SPAN("keep-alive"));
+    } else if (span_eq(name, SPAN("content-encoding"))) {
+        facts->encoded = facts->encoded || !span_ieq(value, SPAN("identity"));
     } else if (span_eq(name, SPAN("content-type"))) {
         struct span type = value;
         const char *semicolon = memchr(type.base, ';', type.len);
@@ -164,6 +166,9 @@ enum http_head_result http_head_parse(char *text, size_t length, size_t last_len
     }
     if ((problem = decide_framing(to_head, minor_version, &facts, head)) != NULL)
         return bad(head, problem);
+    /* What is compressed, though identity was asked for, cannot be looked into; it is passed on. */
+    head->sse = head->sse && !facts.encoded;
+    head->json = head->json && !facts.encoded;
     head->header_count = 0;
     for (size_t i = 0; i < count; i++) {
         struct span name = {parsed[i].name, parsed[i].name_len};

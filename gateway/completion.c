@@ -52,8 +52,8 @@ static bool ends_here(const struct call *call, struct span name)
            (call->route->proxy == NULL && is_listed(browser, sizeof(browser) / sizeof(browser[0]), name));
 }
 
-/* Whether the Connection header names this one as its own (RFC 9110 §7.6.1). */
-static bool is_connection_option(struct span connection, struct span name)
+/* Whether a Connection header names this one as its own (RFC 9110 §7.6.1). */
+static bool names_option(struct span connection, struct span name)
 {
     while (connection.len != 0) {
         const char *comma = memchr(connection.base, ',', connection.len);
@@ -65,10 +65,17 @@ static bool is_connection_option(struct span connection, struct span name)
     return false;
 }
 
+static bool is_connection_option(const struct call *call, struct span name)
+{
+    for (size_t i = 0; i < call->header_count; i++)
+        if (span_eq(call->headers[i].name, SPAN("connection")) && names_option(call->headers[i].value, name))
+            return true;
+    return false;
+}
+
 /* Fills in everything but the body. `headers` has room for the call's own and EXTRA_HEADERS more. */
 static void make_request(struct call *call, struct header *headers, struct exchange_request *request)
 {
-    struct span connection = call_header(call, SPAN("connection"));
     *request = (struct exchange_request){
         .method = call->method,
         .path = call->path,
@@ -81,7 +88,7 @@ static void make_request(struct call *call, struct header *headers, struct excha
     };
     for (size_t i = 0; i < call->header_count; i++) {
         struct span name = call->headers[i].name;
-        if (!ends_here(call, name) && !is_connection_option(connection, name))
+        if (!ends_here(call, name) && !is_connection_option(call, name))
             headers[request->header_count++] = call->headers[i];
     }
     headers[request->header_count++] = (struct header){SPAN("x-request-id"), span_of(call->request_id)};

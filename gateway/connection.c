@@ -21,6 +21,7 @@ struct connection {
     unsigned requests; /* in flight */
     unsigned stalled;  /* of these */
     bool http2;
+    bool served;     /* a request has come on it */
     bool registered; /* in the epoll set */
 };
 
@@ -65,6 +66,7 @@ static void on_first_bytes(h2o_socket_t *sock, const char *err)
         return;
     deadline_disarm(&connection->worker->deadlines, &connection->first_bytes);
     h2o_socket_read_stop(sock);
+    connection->http2 = may_be_http2;
     if (may_be_http2)
         h2o_http2_accept(connection->accept_ctx, sock, connection->connected_at);
     else
@@ -110,8 +112,12 @@ void connection_watch(struct connection *connection, struct connection_watch *wa
             h2o_socket_read_stop(connection->sock);
         return;
     }
-    if (connection->registered)
+    if (connection->registered) {
+        /* Its edge may have come while nobody watched: asking again tells of it again. */
+        struct epoll_event event = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = connection};
+        epoll_ctl(connection->worker->connections.epoll, EPOLL_CTL_MOD, h2o_socket_get_fd(connection->sock), &event);
         return;
+    }
     /* libh2o has just stopped reading. Going on, without really reading, tells when the client closes, and saves taking
      * the descriptor off the loop and putting it on again, two system calls for each request. */
     h2o_socket_dont_read(connection->sock, 1);
@@ -170,6 +176,7 @@ void connections_dispose(struct worker *worker)
 void connection_request_begins(struct connection *connection, bool http2)
 {
     connection->requests++;
+    connection->served = true;
     connection->http2 = http2;
 }
 
@@ -185,20 +192,40 @@ bool connection_stalled(struct connection *connection, bool again)
     return connection->stalled == connection->requests;
 }
 
-static void close_where(struct worker *worker, bool all, bool http2)
+static bool speaks_http2(const struct connection *connection)
+{
+    if (connection->http2)
+        return true;
+    /* Before the handshake there is nothing to ask. */
+    if (h2o_socket_get_ssl_protocol_version(connection->sock) == NULL)
+        return false;
+    h2o_iovec_t protocol = h2o_socket_ssl_get_selected_protocol(connection->sock);
+    return h2o_memis(protocol.base, protocol.len, H2O_STRLIT("h2"));
+}
+
+/* Whether nothing would be lost with the connection. libh2o ends those of HTTP/2 itself; one that was just made gets
+ * time for its request to come; bytes that wait are a request. */
+static bool is_idle(const struct connection *connection, bool settled)
+{
+    char byte;
+    return connection->requests == 0 && (connection->served || settled) && !speaks_http2(connection) &&
+           connection->sock->input->size == 0 &&
+           recv(h2o_socket_get_fd(connection->sock), &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
+}
+
+static void close_where(struct worker *worker, bool all, bool settled)
 {
     struct connections *connections = &worker->connections;
     for (h2o_linklist_t *link = connections->list.next; link != &connections->list; link = link->next) {
         struct connection *connection = H2O_STRUCT_FROM_MEMBER(struct connection, link, link);
-        /* A connection with bytes of a request on it is not idle. */
-        if (all || (connection->requests == 0 && connection->sock->input->size == 0 && (http2 || !connection->http2)))
+        if (all || is_idle(connection, settled))
             shutdown(h2o_socket_get_fd(connection->sock), all ? SHUT_RDWR : SHUT_RD);
     }
 }
 
-void connections_close_idle(struct worker *worker, bool http2)
+void connections_close_idle(struct worker *worker, bool settled)
 {
-    close_where(worker, false, http2);
+    close_where(worker, false, settled);
 }
 
 void connections_close_all(struct worker *worker)

@@ -31,9 +31,9 @@ void connection_request_ends(struct connection *connection, bool stalled);
 /* A request's client takes nothing; `again` if that was said before. True if so do all others on the connection. */
 bool connection_stalled(struct connection *connection, bool again);
 
-/* For the drain: closes the connections on which nothing is happening (those of HTTP/2 only if `http2`, once they have
- * had time to hear that the gateway is going), or all of them. */
-void connections_close_idle(struct worker *worker, bool http2);
+/* For the drain: closes the HTTP/1 connections on which nothing is happening (those that never had a request only once
+ * it is `settled` that none will come), or all connections. */
+void connections_close_idle(struct worker *worker, bool settled);
 void connections_close_all(struct worker *worker);
 
 /* A worker's list of connections and the epoll set that watches them. */

@@ -28,6 +28,6 @@ void handle_model(struct call *call)
 
 void handle_pass(struct call *call)
 {
-    if (call->route->proxy != NULL || may_use_model(call))
+    if (may_use_model(call))
         completion_start(call->completion, call);
 }

@@ -91,9 +91,10 @@ static void on_dispose(void *ptr)
     call_end_job(call);
     completion_end(&http->completion);
     http_stream_leave(http);
-    if (http->phase != HTTP_ENDED || http->client_gone) {
+    if (http->phase != HTTP_ENDED || http->client_gone || http->stalled) {
         call->record.status = 499;
-        call->record.end = "client_left";
+        if (!http->stalled)
+            call->record.end = "client_left";
     }
     telemetry_call_done(call);
     metric_add(worker->telemetry.requests_in_flight, -1);

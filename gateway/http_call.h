@@ -30,6 +30,7 @@ struct http_call {
     bool client_gone;
     bool stalled;
     bool connection_knows_stalled;
+    uint64_t acknowledged;  /* bytes of the connection, when last asked */
     h2o_iovec_t last_words; /* an error event that waits for what is being sent */
     size_t in_flight;       /* stream bytes in what is being sent */
     uint64_t sent_us;       /* when something was last given to libh2o, or taken by the client */
@@ -77,6 +78,9 @@ void http_stream_arm_early_head(struct http_call *http);
 
 /* An error after the head has gone out: in the stream, or by breaking it off. */
 void http_stream_fail(struct http_call *http, const struct dialect_error *error);
+
+/* libh2o has the last bytes: sees to it that they are taken. */
+void http_stream_watch_end(struct http_call *http);
 
 /* The client has left. */
 void http_stream_client_gone(struct http_call *http);

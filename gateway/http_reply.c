@@ -1,4 +1,5 @@
 /* Answers that weir makes itself, and the parts that all answers share. */
+#include "base/clock.h"
 #include "gateway/http_call.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
@@ -89,6 +90,8 @@ static void send_whole(struct http_call *http, int status, struct span content_t
     http->generator = (h2o_generator_t){NULL, NULL};
     h2o_start_response(req, &http->generator);
     http->phase = HTTP_ENDED;
+    http->sent_us = clock_us();
+    http_stream_watch_end(http);
     h2o_iovec_t out = h2o_iovec_init(body.base, body.len);
     bool bodyless = span_eq(http->call.method, SPAN("HEAD")) || body.len == 0;
     h2o_send(req, &out, bodyless ? 0 : 1, H2O_SEND_STATE_FINAL);
@@ -131,7 +134,6 @@ void http_reply_refuse(struct call *call, const struct dialect_error *given, uns
         http_stream_fail(http, &error);
         return;
     }
-    deadline_disarm(&call->worker->deadlines, &http->deadline);
     if (http->head_ready)
         forget_head(http);
     struct strbuf body;
@@ -188,7 +190,8 @@ static void send_library_error(h2o_ostream_t *ostream, h2o_req_t *req, h2o_iovec
     (void)bufs;
     (void)count;
     h2o_iovec_t out = h2o_iovec_init(self->body.base, self->body.len);
-    h2o_ostream_send_next(&self->super, req, &out, 1, state);
+    bool to_head = h2o_memis(req->input.method.base, req->input.method.len, H2O_STRLIT("HEAD"));
+    h2o_ostream_send_next(&self->super, req, &out, to_head ? 0 : 1, state);
 }
 
 /* Puts the usual body in place of libh2o's text. */

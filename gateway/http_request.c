@@ -5,7 +5,8 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 
-#define HEAD_MAX ((size_t)64 * 1024) /* HTTP/2 has no bound of its own */
+#define HEADERS_MAX 100 /* HTTP/2 has no bounds of its own */
+#define HEAD_MAX ((size_t)64 * 1024)
 
 /* ---- what libh2o lets through ---- */
 
@@ -205,6 +206,8 @@ static void find_cors(struct http_call *http)
 static void copy_headers(struct http_call *http)
 {
     h2o_req_t *req = http->req;
+    if (req->headers.size > HEADERS_MAX)
+        return; /* to be refused */
     struct header *headers = h2o_mem_alloc_pool(&req->pool, (req->headers.size + 1) * sizeof(headers[0]));
     for (size_t i = 0; i < req->headers.size; i++) {
         const h2o_header_t *header = &req->headers.entries[i];
@@ -275,7 +278,8 @@ bool http_request_read(struct http_call *http)
     find_cors(http);
     call->method = (struct span){req->method.base, req->method.len};
     call->body = (struct span){req->entity.base, req->entity.len};
-    call->has_body = req->entity.base != NULL;
+    unsigned method = route_method(call->method);
+    call->has_body = req->entity.base != NULL || (method & (METHOD_POST | METHOD_PUT | METHOD_PATCH)) != 0;
     call->content_type = call_header(call, SPAN("content-type"));
     struct span target = origin_form((struct span){req->path.base, req->path.len});
     const char *mark = memchr(target.base, '?', target.len);
@@ -288,7 +292,7 @@ bool http_request_read(struct http_call *http)
         problem = "the request target is not a path";
     if (problem != NULL)
         return refuse(http, problem);
-    if (head_size(call) > HEAD_MAX)
+    if (req->headers.size > HEADERS_MAX || head_size(call) > HEAD_MAX)
         return refuse_large_head(http);
     call->route = site_route_find(call->site, call->path);
     if (call->route != NULL && call->route->route.path.base[call->route->route.path.len - 1] == '*' &&

@@ -3,6 +3,8 @@
 #include "gateway/http_call.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 /* The head waits for the first event, but a first event that grows beyond this is let go as it comes. */
@@ -33,7 +35,7 @@ static bool is_listed(const struct span *names, size_t count, struct span name)
 static bool ends_here(const struct http_call *http, struct span name)
 {
     static const struct span names[] = {SPAN("set-cookie"), SPAN("server"), SPAN("date"), SPAN("alt-svc")};
-    static const struct span streamed[] = {SPAN("cache-control"), SPAN("x-accel-buffering"), SPAN("content-encoding")};
+    static const struct span streamed[] = {SPAN("cache-control"), SPAN("x-accel-buffering")};
     static const struct span cors = SPAN("access-control-");
     return is_listed(names, sizeof(names) / sizeof(names[0]), name) ||
            (http->streamed && is_listed(streamed, sizeof(streamed) / sizeof(streamed[0]), name)) ||
@@ -130,7 +132,7 @@ static void send_ping(struct http_call *http)
  */
 static void send_early_head(struct http_call *http)
 {
-    if (http->head_ready && http->req->res.status != 200)
+    if (http->head_ready && (!http->streamed || http->req->res.status != 200))
         return;
     if (!http->head_ready) {
         http->streamed = true;
@@ -159,6 +161,30 @@ static void stop_reading(struct http_call *http)
     stream_stop_reading(&http->subscriber);
 }
 
+/* Whether the client has taken nothing since the last time that it was asked about, or for send_timeout. A slow reader
+ * of a large piece shows in what its TCP has acknowledged; on HTTP/2 that says nothing about the one stream. */
+static bool is_stalled(struct http_call *http, uint64_t now_us)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+    if (now_us < http->sent_us + http->call.site->config->send_timeout_us)
+        return false;
+    int fd = h2o_socket_get_fd(http->req->conn->callbacks->get_socket(http->req->conn));
+    if (http->req->version >= 0x200 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
+        info.tcpi_bytes_acked == http->acknowledged)
+        return true;
+    http->acknowledged = info.tcpi_bytes_acked;
+    http->sent_us = now_us;
+    return false;
+}
+
+void http_stream_watch_end(struct http_call *http)
+{
+    http->deadline.cb = on_deadline;
+    deadline_arm(&http->call.worker->deadlines, &http->deadline,
+                 http->sent_us + http->call.site->config->send_timeout_us);
+}
+
 /* A client that takes nothing for so long holds memory, a connection and a backend's attention for nobody. On HTTP/2
  * other requests may share the connection, and libh2o cannot reset one alone: the backend is let go at once, the
  * connection when nothing else is under way on it. */
@@ -185,13 +211,20 @@ static void on_deadline(struct deadline *deadline)
         send_early_head(http);
         return;
     }
-    if (http->phase == HTTP_ENDED)
+    if (http->phase == HTTP_ENDED) {
+        if (is_stalled(http, now))
+            cut_off_stalled(http);
+        else
+            http_stream_watch_end(http);
         return;
+    }
     if (http->sending) {
-        if (http->stalled || now >= http->sent_us + config->send_timeout_us) {
+        if (http->stalled || is_stalled(http, now)) {
             cut_off_stalled(http);
             return;
         }
+    } else if (!http->streamed || config->sse_ping_us == 0) {
+        return;
     } else if (now >= http->sent_us + config->sse_ping_us &&
                (http->subscriber._stream == NULL || stream_at_boundary(&http->subscriber))) {
         send_ping(http);
@@ -243,7 +276,8 @@ static void observe_events(struct http_call *http, const struct stream_facts *fa
 static void send_final(struct http_call *http, h2o_iovec_t *out, size_t count, h2o_send_state_t state)
 {
     http->phase = HTTP_ENDED;
-    deadline_disarm(&http->call.worker->deadlines, &http->deadline);
+    http->sent_us = clock_us();
+    http_stream_watch_end(http);
     if (http->call.record.end == NULL)
         http->call.record.end = "finished";
     /* Nothing of `http` may be touched after this: the request may be gone. */
@@ -355,7 +389,7 @@ static void on_data(struct stream_subscriber *subscriber)
         return;
     }
     http->sending = true;
-    http->sent_us = facts->last_event_us != 0 ? facts->last_event_us : clock_us();
+    http->sent_us = clock_us();
     if (!deadline_armed(&http->deadline))
         arm(http);
     h2o_send(http->req, out, count, H2O_SEND_STATE_IN_PROGRESS);

@@ -70,6 +70,10 @@ static bool open_unix(struct listener *listener, const char *path, unsigned work
         return fail(error, error_size, listener->settings->address, strerror(err));
     }
     listener->unix_path = strdup(path);
+    if (lstat(path, &st) == 0) {
+        listener->unix_device = st.st_dev;
+        listener->unix_inode = st.st_ino;
+    }
     for (unsigned i = 0; i < workers; i++)
         listener->fds[i] = i == 0 ? fd : fcntl(fd, F_DUPFD_CLOEXEC, 0);
     snprintf(listener->display, sizeof(listener->display), "unix:%s", path);
@@ -172,7 +176,10 @@ void listener_close(struct listener *listener)
     for (size_t i = 0; i < CONFIG_WORKERS_MAX; i++)
         if (listener->fds[i] != -1)
             close(listener->fds[i]);
-    if (listener->unix_path != NULL)
+    /* Another gateway may have taken the path over while this one was draining. */
+    struct stat st;
+    if (listener->unix_path != NULL && lstat(listener->unix_path, &st) == 0 && st.st_dev == listener->unix_device &&
+        st.st_ino == listener->unix_inode)
         unlink(listener->unix_path);
     free(listener->unix_path);
     SSL_CTX_free(listener->tls);

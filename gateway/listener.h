@@ -6,13 +6,16 @@
 #include "gateway/config.h"
 #include <openssl/ssl.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 struct listener {
     const struct config_listen *settings;
     int fds[CONFIG_WORKERS_MAX]; /* one for each worker; -1: none */
     SSL_CTX *tls;                /* NULL: clear text */
     char *unix_path;             /* removed at the end; NULL: none */
-    char display[160];           /* the address with its real port */
+    dev_t unix_device;           /* the file that was made */
+    ino_t unix_inode;
+    char display[160]; /* the address with its real port */
 };
 
 /* Binds and listens for `workers` workers. A second gateway on the port is refused, not joined. False with a message

@@ -111,8 +111,11 @@ static void *wait_for_signals(void *arg)
         int signal;
         if (sigwait(&set, &signal) != 0)
             continue;
-        if (signal == SIGUSR1)
-            return NULL;
+        if (signal == SIGUSR1) {
+            if (atomic_load(&server->ended))
+                return NULL;
+            continue; /* somebody else's */
+        }
         bool again = atomic_exchange(&server->draining, true);
         log_text(LOG_INFO, again ? "ending at once" : "draining: no new connections, running requests may finish");
         tell_all(server, again ? WORKER_STOP : WORKER_DRAIN);
@@ -148,6 +151,7 @@ int server_run(struct config *config)
     greet(&server, config);
     for (size_t i = 0; i < server.worker_count; i++)
         worker_wait(server.workers[i]);
+    atomic_store(&server.ended, true);
     pthread_kill(signal_thread, SIGUSR1);
     pthread_join(signal_thread, NULL);
     log_text(LOG_INFO, "ended");

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define LOOP_WAIT_MAX_MS 1000
+#define ACCEPT_PAUSE_US 100000
 #define DRAIN_STEP_US 50000
 #define GOAWAY_US 1500000 /* libh2o's second GOAWAY follows a second after the first */
 /* Taking every waiting connection at once would let newcomers starve the streams that run. */
@@ -22,6 +23,8 @@ struct order {
 
 static void on_order(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messages);
 static void on_accept(h2o_socket_t *sock, const char *err);
+static void pause_listening(struct worker_listener *listening);
+static void on_pause_over(struct deadline *deadline);
 static void on_drain_step(struct deadline *deadline);
 static void on_due(h2o_timeout_entry_t *entry);
 
@@ -97,8 +100,39 @@ static void on_accept(h2o_socket_t *sock, const char *err)
     h2o_socket_t *accepted;
     if (err != NULL)
         return;
-    for (int i = 0; i < ACCEPTS_AT_ONCE && (accepted = h2o_evloop_socket_accept(sock)) != NULL; i++)
+    for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
+        if ((accepted = h2o_evloop_socket_accept(sock)) == NULL) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+                pause_listening(listening);
+            return;
+        }
         connection_accept(listening->worker, accepted, &listening->accept_ctx);
+    }
+}
+
+/* Out of descriptors: the listener would be readable, and the loop busy, until some are free again. */
+static void pause_listening(struct worker_listener *listening)
+{
+    h2o_socket_read_stop(listening->sock);
+    listening->pause.cb = on_pause_over;
+    deadline_arm(&listening->worker->deadlines, &listening->pause, clock_us() + ACCEPT_PAUSE_US);
+    if (!listening->paused)
+        log_text(LOG_WARN, "out of file descriptors: new connections wait (see `ulimit -n`)");
+    listening->paused = true;
+}
+
+static void on_pause_over(struct deadline *deadline)
+{
+    struct worker_listener *listening = H2O_STRUCT_FROM_MEMBER(struct worker_listener, pause, deadline);
+    h2o_socket_read_start(listening->sock, on_accept);
+}
+
+static void accept_the_rest(struct worker_listener *listening)
+{
+    h2o_socket_t *accepted;
+    while ((accepted = h2o_evloop_socket_accept(listening->sock)) != NULL)
+        connection_accept(listening->worker, accepted, &listening->accept_ctx);
+    deadline_disarm(&listening->worker->deadlines, &listening->pause);
 }
 
 static void stop_listening(struct worker *worker)
@@ -106,7 +140,7 @@ static void stop_listening(struct worker *worker)
     for (size_t i = 0; i < worker->server->listener_count; i++) {
         if (worker->listening[i].sock == NULL)
             continue;
-        on_accept(worker->listening[i].sock, NULL); /* closing resets the connections that nobody took */
+        accept_the_rest(&worker->listening[i]); /* closing resets the connections that nobody took */
         h2o_socket_close(worker->listening[i].sock);
         worker->listening[i].sock = NULL;
     }

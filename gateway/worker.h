@@ -21,6 +21,7 @@ struct server {
     size_t worker_count;
     struct listener *listeners;
     size_t listener_count;
+    atomic_bool ended;    /* all workers have */
     atomic_bool draining; /* no longer ready: set once */
     uint64_t started_us;
 };
@@ -49,6 +50,8 @@ struct worker {
         h2o_socket_t *sock;
         h2o_accept_ctx_t accept_ctx;
         struct worker *worker;
+        struct deadline pause; /* while there are no descriptors left */
+        bool paused;           /* it has happened, and was logged */
     } * listening;
     struct deadline drain_step;
     uint64_t draining_since_us;
