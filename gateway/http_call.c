@@ -91,11 +91,14 @@ static void on_dispose(void *ptr)
     call_end_job(call);
     completion_end(&http->completion);
     http_stream_leave(http);
-    if (http->phase != HTTP_ENDED || http->client_gone || http->stalled) {
+    /* Many clients close at the last event, before the backend's body has ended: they are served. */
+    bool left = (http->phase != HTTP_ENDED || http->client_gone) && !http->had_everything;
+    if (left || http->stalled)
         call->record.status = 499;
-        if (!http->stalled)
-            call->record.end = "client_left";
-    }
+    if (left && !http->stalled)
+        call->record.end = "client_left";
+    else if (http->had_everything && call->record.end == NULL)
+        call->record.end = "finished";
     telemetry_call_done(call);
     metric_add(worker->telemetry.requests_in_flight, -1);
     if (http->counted_stream)

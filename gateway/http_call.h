@@ -28,6 +28,7 @@ struct http_call {
     bool sending;    /* libh2o has bytes and will call proceed */
     bool counted_stream;
     bool client_gone;
+    bool had_everything; /* the stream's last event was handed over, whatever came of the body's end */
     bool stalled;
     bool connection_knows_stalled;
     uint64_t acknowledged;  /* bytes of the connection, when last asked */

@@ -158,6 +158,8 @@ static void stop_reading(struct http_call *http)
     http->call.record.bytes = facts->bytes - stream_unread(&http->subscriber) + http->in_flight;
     http->call.record.events = facts->events;
     http->call.record.usage = facts->usage;
+    /* What is in flight does not count: a client that leaves before it is written has not had it. */
+    http->had_everything = facts->terminal && stream_unread(&http->subscriber) == 0;
     stream_stop_reading(&http->subscriber);
 }
 

@@ -98,15 +98,25 @@ static void tell_all(struct server *server, enum worker_order order)
         worker_tell(server->workers[i], order);
 }
 
+/* The signals that end the gateway, and SIGUSR1, by which server_run says that all workers have ended. */
+static void fill_signals(sigset_t *set)
+{
+    struct sigaction hangup;
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGUSR1);
+    /* Under nohup it is ignored and stays so: sigwait would take it all the same. */
+    if (sigaction(SIGHUP, NULL, &hangup) != 0 || hangup.sa_handler != SIG_IGN)
+        sigaddset(set, SIGHUP);
+}
+
 /* Waits for the signals that end the gateway: the first drains, a second cuts short. */
 static void *wait_for_signals(void *arg)
 {
     struct server *server = arg;
     sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGUSR1); /* from server_run: all workers have ended */
+    fill_signals(&set);
     for (;;) {
         int signal;
         if (sigwait(&set, &signal) != 0)
@@ -117,6 +127,8 @@ static void *wait_for_signals(void *arg)
             continue; /* somebody else's */
         }
         bool again = atomic_exchange(&server->draining, true);
+        if (again && signal == SIGHUP)
+            continue; /* a terminal that goes may send it twice */
         log_text(LOG_INFO, again ? "ending at once" : "draining: no new connections, running requests may finish");
         tell_all(server, again ? WORKER_STOP : WORKER_DRAIN);
     }
@@ -128,10 +140,7 @@ int server_run(struct config *config)
     struct site *site = site_create(config);
     pthread_t signal_thread;
     sigset_t handled;
-    sigemptyset(&handled);
-    sigaddset(&handled, SIGTERM);
-    sigaddset(&handled, SIGINT);
-    sigaddset(&handled, SIGUSR1);
+    fill_signals(&handled);
     pthread_sigmask(SIG_BLOCK, &handled, NULL);
     signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();

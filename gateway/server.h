@@ -4,9 +4,9 @@
 
 #include "gateway/config.h"
 
-/* Serves until SIGTERM or SIGINT has been obeyed. Takes over the caller's reference to `config`. Returns the process's
- * exit status: 0 after a drain, 1 with one line on stderr if it could not start (a port in use, a certificate that does
- * not load). */
+/* Serves until SIGTERM, SIGINT or SIGHUP has been obeyed. Takes over the caller's reference to `config`. Returns the
+ * process's exit status: 0 after a drain, 1 with one line on stderr if it could not start (a port in use, a certificate
+ * that does not load). */
 int server_run(struct config *config);
 
 #endif

@@ -119,6 +119,45 @@ def test_leaving_over_tls_cancels(t):
     fake.wait_aborts()
 
 
+def leave_at_the_last_event(t, weir, fake):
+    """The client has its answer, and closes before the backend has ended the body."""
+    wire = weir.connect()
+    wire.request("POST", "/v1/chat/completions", {"x-fake": "end_ms=60000"}, chat())
+    head = wire.head()
+    pieces, text = wire.pieces(head), b""
+    while not text.endswith(b"data: [DONE]\n\n"):
+        text += next(pieces)
+    wire.close()
+    fake.wait_aborts()
+    line = weir.request_line(head.header("x-request-id"))
+    assert line["status"] == 200 and line["end"] == "finished" and line["bytes"] == len(text), line
+    assert weir.metric(r'weir_requests_total.*status="200"') >= 1 and weir.metric(r'weir_requests_total.*status="499"') == 0
+
+
+@smoke
+def test_leaving_at_the_last_event_is_no_leaving(t):
+    fake, weir = t.pair()
+    leave_at_the_last_event(t, weir, fake)
+
+
+def test_leaving_at_the_last_event_over_tls_is_no_leaving(t):
+    fake = t.fake()
+    leave_at_the_last_event(t, t.weir(fake, tls=t.certificate()), fake)
+
+
+def test_leaving_before_the_last_event_is_leaving(t):
+    fake, weir = t.pair()
+    with weir.connect() as wire:
+        wire.request("POST", "/v1/chat/completions", {"x-fake": "events=5,stall_after=5"}, chat())
+        head = wire.head()
+        pieces, text = wire.pieces(head), b""
+        while text.count(b"xxxxxxxx") < 5:
+            text += next(pieces)
+    fake.wait_aborts()
+    line = weir.request_line(head.header("x-request-id"))
+    assert line["status"] == 499 and line["end"] == "client_left", line
+
+
 def test_leaving_after_a_kept_connection_served_others_cancels(t):
     fake, weir = t.pair()
     with weir.connect() as wire:

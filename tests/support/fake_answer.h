@@ -402,8 +402,14 @@ static bool send_event(struct conn *conn)
         conn->opened = true;
         return send_edge(conn, true);
     }
-    if (conn->sent_events >= conn->behave.events)
-        return send_edge(conn, false) && end_of_body(conn);
+    if (conn->closed)
+        return end_of_body(conn);
+    if (conn->sent_events >= conn->behave.events) {
+        conn->closed = true;
+        if (conn->behave.end_ms > 0)
+            timer_arm(conn, now_us() + (uint64_t)conn->behave.end_ms * 1000);
+        return send_edge(conn, false) && (conn->behave.end_ms > 0 || end_of_body(conn));
+    }
     if (!send_content(conn))
         return false;
     if (conn->behave.pace_ms > 0 && !conn->sending_split) {

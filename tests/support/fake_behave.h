@@ -15,6 +15,7 @@ struct behave {
     long delay_ms; /* before the head */
     long first_ms; /* between the head and the first byte of the body */
     long pace_ms;  /* between events */
+    long end_ms;   /* between the last event and the end of the body */
     /* what */
     long events, size; /* content events, and bytes of text in each */
     long big_line;     /* the first content event has one data line of so many bytes; 0: no */
@@ -55,6 +56,7 @@ static const struct behave_key {
     KEY(delay_ms, 0),
     KEY(first_ms, 0),
     KEY(pace_ms, 0),
+    KEY(end_ms, 0),
     KEY(events, 5),
     KEY(size, 8),
     KEY(big_line, 0),

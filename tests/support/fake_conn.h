@@ -37,7 +37,7 @@ struct conn {
     enum dialect dialect;
     bool stream, head_only, usage, base64, keep;
     long sent_events, interim_left;
-    bool opened;
+    bool opened, closed; /* the dialect's first events are out, and its last */
     struct template *template;
     uint64_t due_us;    /* of the next event */
     uint64_t timer_us;  /* valid while timer_index is not 0 */

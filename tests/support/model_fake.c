@@ -197,7 +197,7 @@ static bool answer(struct conn *conn, const struct request *request, struct view
         streams && body_says(body, "stream", "true") && (conn->behave.status == 0 || conn->behave.status == 200);
     conn->usage = conn->behave.usage || body_says(body, "include_usage", "true");
     conn->sent_events = 0;
-    conn->opened = false;
+    conn->opened = conn->closed = false;
     conn->interim_left = conn->behave.interim;
     conn->phase = DELAYING;
     conn->template = conn->stream ? template_get(conn->dialect, &conn->behave, conn->behave.size) : NULL;
