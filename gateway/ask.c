@@ -119,6 +119,16 @@ static void on_text(void *ctx, enum ask_text kind, struct span text)
         ask->output_error = errno;
 }
 
+/* What the user of this command can do about a refusal. */
+static const char *advice(const struct ask *ask, const struct ask_reply *reply)
+{
+    if (reply->status == 401 && ask->key == NULL)
+        return "; give the key with --key or in WEIR_API_KEY";
+    if (ask->model == NULL && reply->status >= 400 && reply->status != 401)
+        return "; that was the list of models, which --model NAME makes needless";
+    return "";
+}
+
 /* One request on a connection of its own. Returns CLI_OK, or CLI_FAILED after a line on stderr. */
 static int exchange(struct ask *ask, struct span request, struct ask_reply *reply)
 {
@@ -148,7 +158,7 @@ static int exchange(struct ask *ask, struct span request, struct ask_reply *repl
         return CLI_FAILED; /* whoever read our output has gone: nothing to complain about */
     if (ask->output_error != 0)
         return cli_fail("cannot write to standard output: %s", strerror(ask->output_error));
-    return progress == ASK_DONE ? CLI_OK : cli_fail("%s", strbuf_cstr(&reply->error));
+    return progress == ASK_DONE ? CLI_OK : cli_fail("%s%s", strbuf_cstr(&reply->error), advice(ask, reply));
 }
 
 static void add_head(struct ask *ask, const char *method, const char *path, struct strbuf *out)

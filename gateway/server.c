@@ -58,37 +58,53 @@ static void raise_descriptor_limit(void)
     }
 }
 
-/* The first model that a person can try: a plain name of a backend. */
+/* The first model that a person can try: a plain name of a backend; NULL if the backends alone know. */
 static const char *first_model(const struct config *config)
 {
     for (size_t i = 0; i < config->backend_count; i++) {
         const struct backend_settings *backend = &config->backends[i];
         if (backend->model_count == 0)
-            return backend->url.kind == BACKEND_DEMO ? "demo" : "MODEL";
+            return backend->url.kind == BACKEND_DEMO ? "demo" : NULL;
         for (size_t m = 0; m < backend->model_count; m++)
             if (strchr(backend->models[m].pattern, '*') == NULL)
                 return backend->models[m].pattern;
     }
-    return "MODEL";
+    return NULL;
+}
+
+/* The address by which this machine reaches a listener that may serve on all of its addresses. */
+static void reachable(const char *display, char *out, size_t size)
+{
+    static const struct span all = SPAN("0.0.0.0:"), all6 = SPAN("[::]:");
+    struct span text = span_of(display);
+    if (span_starts(text, all))
+        snprintf(out, size, "127.0.0.1:%s", display + all.len);
+    else if (span_starts(text, all6))
+        snprintf(out, size, "[::1]:%s", display + all6.len);
+    else
+        snprintf(out, size, "%s", display);
 }
 
 /* What a person who starts weir by hand wants to see: where it is and how to try it. */
 static void greet(const struct server *server, const struct config *config)
 {
     const char *scheme = config->listen[0].tls_cert != NULL ? "https" : "http";
-    const char *address = server->listeners[0].display, *unix_path = server->listeners[0].unix_path;
+    const char *unix_path = server->listeners[0].unix_path, *model = first_model(config);
+    char address[sizeof(server->listeners[0].display)];
+    reachable(server->listeners[0].display, address, sizeof(address));
     printf("weir %s serves on", WEIR_VERSION);
     for (size_t i = 0; i < server->listener_count; i++)
-        printf("%s %s", i != 0 ? "," : "", server->listeners[i].display);
+        printf("%s %s%s", i != 0 ? "," : "", server->listeners[i].display,
+               config->listen[i].tls_cert != NULL ? " (TLS)" : "");
     printf(" with %u worker%s\n", config->workers, config->workers == 1 ? "" : "s");
     if (unix_path == NULL)
         printf("  base URL: %s://%s/v1\n", scheme, address);
-    printf("  model:    %s\n", first_model(config));
+    printf("  model:    %s\n", model != NULL ? model : "(one of your backend's)");
     printf("  try:      curl -N %s%s%s%s%s://%s/v1/chat/completions -H 'Content-Type: application/json' %s"
            "-d '{\"model\":\"%s\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Hello!\"}]}'\n",
            unix_path != NULL ? "--unix-socket " : "", unix_path != NULL ? unix_path : "", unix_path != NULL ? " " : "",
            config->listen[0].tls_cert != NULL ? "-k " : "", scheme, unix_path != NULL ? "localhost" : address,
-           config->key_count != 0 ? "-H \"Authorization: Bearer $KEY\" " : "", first_model(config));
+           config->key_count != 0 ? "-H \"Authorization: Bearer $KEY\" " : "", model != NULL ? model : "MODEL");
     fflush(stdout);
 }
 
