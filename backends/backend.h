@@ -59,6 +59,7 @@ struct backend_settings {
     struct {
         char *ca, *cert, *key; /* files; NULL: the system's authorities, no client certificate */
         bool verify;           /* default true */
+        int line;              /* in the file, for messages */
     } tls;
     unsigned weight; /* default 1 */
     struct backend_timeouts timeouts;

@@ -1,8 +1,8 @@
 #include "backends/exchange_kind.h"
 #include "backends/http_exchange.h"
 #include "base/clock.h"
+#include "base/tls_files.h"
 #include <arpa/inet.h>
-#include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include <stdlib.h>
 #include <sys/un.h>
@@ -24,14 +24,6 @@ struct idle {
 static void on_idle_read(h2o_socket_t *sock, const char *err);
 static void on_idle_deadline(struct deadline *deadline);
 
-static bool tls_failed(SSL_CTX *tls, const char *what, const char *file, char *error, size_t error_size)
-{
-    snprintf(error, error_size, "%s %s: %s", what, file, ERR_reason_error_string(ERR_peek_last_error()));
-    ERR_clear_error();
-    SSL_CTX_free(tls);
-    return false;
-}
-
 /* libh2o checks no name on TLS 1.3, so OpenSSL is told to check it in the handshake itself, on every version. */
 static bool create_tls(struct upstream *upstream, char *error, size_t error_size)
 {
@@ -40,25 +32,24 @@ static bool create_tls(struct upstream *upstream, char *error, size_t error_size
     SSL_CTX_set_min_proto_version(tls, TLS1_2_VERSION);
     SSL_CTX_set_alpn_protos(tls, (const unsigned char *)"\x08http/1.1", 9);
     SSL_CTX_set_verify(tls, settings->tls.verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
-    if (settings->tls.ca != NULL) {
-        if (SSL_CTX_load_verify_locations(tls, settings->tls.ca, NULL) != 1)
-            return tls_failed(tls, "cannot use the certificate authorities in", settings->tls.ca, error, error_size);
-    } else {
+    const char *ca = settings->tls.ca, *cert = settings->tls.cert;
+    const char *key = settings->tls.key != NULL ? settings->tls.key : cert;
+    if ((ca != NULL && !tls_files_authorities(tls, ca, error, error_size)) ||
+        (cert != NULL && !tls_files_certificate(tls, cert, key, error, error_size))) {
+        SSL_CTX_free(tls);
+        return false;
+    }
+    if (ca == NULL)
         SSL_CTX_set_default_verify_paths(tls);
-    }
-    if (settings->tls.cert != NULL) {
-        if (SSL_CTX_use_certificate_chain_file(tls, settings->tls.cert) != 1)
-            return tls_failed(tls, "cannot use the client certificate", settings->tls.cert, error, error_size);
-        const char *key = settings->tls.key != NULL ? settings->tls.key : settings->tls.cert;
-        if (SSL_CTX_use_PrivateKey_file(tls, key, SSL_FILETYPE_PEM) != 1)
-            return tls_failed(tls, "cannot use the client certificate's key", key, error, error_size);
-    }
     X509_VERIFY_PARAM *param = SSL_CTX_get0_param(tls);
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
     int named = settings->url.host_is_ip ? X509_VERIFY_PARAM_set1_ip_asc(param, settings->url.host)
                                          : X509_VERIFY_PARAM_set1_host(param, settings->url.host, 0);
-    if (named != 1)
-        return tls_failed(tls, "cannot check certificates for the name", settings->url.host, error, error_size);
+    if (named != 1) {
+        snprintf(error, error_size, "cannot check certificates for the name %s", settings->url.host);
+        SSL_CTX_free(tls);
+        return false;
+    }
     upstream->tls = tls;
     return true;
 }

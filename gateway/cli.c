@@ -57,15 +57,17 @@ static const char run_doc[] =
     "\v"
     "Commands:\n"
     "  run                Serve (the default)\n"
-    "  check FILE         Look for mistakes in a configuration file\n"
+    "  check [FILE]       Look for mistakes in a configuration file\n"
     "  init [FILE]        Write a commented configuration file (default weir.yaml)\n"
     "  keys create|hash   Make an API key; hash one for the configuration file\n"
     "  ask [PROMPT]       Ask a running gateway and print its answer as it comes\n"
     "  version            Print the version\n"
     "`weir COMMAND --help` tells more about each.\n"
     "\n"
-    "Every option can also be given as an environment variable, WEIR_LISTEN for --listen and so on (lists separated by "
-    "commas), or in the file. The option beats the variable, the variable beats the file.";
+    "Each option has an environment variable (lists separated by commas): WEIR_CONFIG, WEIR_LISTEN, WEIR_TLS_CERT, "
+    "WEIR_TLS_KEY, WEIR_BACKEND, WEIR_API_KEY or WEIR_API_KEY_FILE (one key a line), WEIR_OPEN=true, WEIR_WORKERS, "
+    "WEIR_LOG_LEVEL, WEIR_LOG_FORMAT, WEIR_DRAIN_TIMEOUT. The option beats the variable, the variable beats the file, "
+    "which can set all of this and more.";
 
 /* Reached by `weir version` and every command's --version. */
 static void print_version(FILE *stream, struct argp_state *state)
@@ -90,11 +92,26 @@ int cli_fail(const char *format, ...)
     return CLI_FAILED;
 }
 
+/* argp knows --help and -? only. */
+static error_t parse_short_help(int option, char *value, struct argp_state *state)
+{
+    (void)value;
+    if (option != 'h')
+        return ARGP_ERR_UNKNOWN;
+    argp_state_help(state, state->out_stream, ARGP_HELP_STD_HELP);
+    return 0;
+}
+
 void cli_parse(const struct argp *argp, int argc, char **argv, void *input)
 {
+    static const struct argp_option help_options[] = {{NULL, 'h', NULL, OPTION_HIDDEN, NULL, -1}, {0}};
+    static const struct argp help = {.options = help_options, .parser = parse_short_help};
+    const struct argp_child children[] = {{&help, 0, NULL, 0}, {0}};
+    struct argp with_help = *argp;
+    with_help.children = children;
     argp_err_exit_status = CLI_USAGE;
     argp_program_version_hook = print_version;
-    if (argp_parse(argp, argc, argv, 0, NULL, input) != 0)
+    if (argp_parse(&with_help, argc, argv, 0, NULL, input) != 0)
         exit(CLI_USAGE);
 }
 
@@ -160,6 +177,10 @@ static int cli_run(int argc, char **argv)
     free(lists);
     if (config == NULL)
         return cli_fail("%s", error);
+    if (!config_tls_check(config, error, sizeof(error))) {
+        config_release(config);
+        return cli_fail("%s", error);
+    }
     return server_run(config);
 }
 
@@ -201,9 +222,6 @@ static error_t parse_check_option(int option, char *value, struct argp_state *st
             argp_error(state, "one FILE at a time");
         *file = value;
         return 0;
-    case ARGP_KEY_NO_ARGS:
-        argp_error(state, "which FILE?");
-        return EINVAL;
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -212,20 +230,28 @@ static error_t parse_check_option(int option, char *value, struct argp_state *st
 static int cli_check(int argc, char **argv)
 {
     static const struct argp argp = {.parser = parse_check_option,
-                                     .args_doc = "FILE",
-                                     .doc =
-                                         "Looks for mistakes in a configuration file, opening no port. The environment "
-                                         "counts as it does for `weir run`."};
+                                     .args_doc = "[FILE]",
+                                     .doc = "Looks for mistakes in a configuration file (default: ./weir.yaml, then "
+                                            "/etc/weir/weir.yaml) and in the certificates and keys that it names, "
+                                            "opening no port. Stops at the first. The environment counts as it does "
+                                            "for `weir run`."};
     struct config_options options = {.file = NULL};
     cli_parse(&argp, argc, argv, &options.file);
     char error[1024];
     struct config *config = config_load(&options, getenv, error, sizeof(error));
     if (config == NULL)
         return cli_fail("%s", error);
-    printf("%s: ok\n", options.file);
-    print_summary(config);
+    int status = CLI_OK;
+    if (config->file == NULL) {
+        status = cli_fail("there is neither ./weir.yaml nor /etc/weir/weir.yaml; name a file: weir check FILE");
+    } else if (!config_tls_check(config, error, sizeof(error))) {
+        status = cli_fail("%s", error);
+    } else {
+        printf("%s: ok\n", config->file);
+        print_summary(config);
+    }
     config_release(config);
-    return CLI_OK;
+    return status;
 }
 
 static int cli_version(int argc, char **argv)

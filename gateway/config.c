@@ -85,6 +85,7 @@ static void destroy(struct config *config)
         free(config->routes[i].proxy);
     }
     free(config->routes);
+    free(config->file);
     free(config);
 }
 
@@ -116,10 +117,12 @@ static bool apply_listen(struct config *config, const struct config_input *input
     char *default_items[] = {default_address};
     const struct config_input by_default = {default_items, 1, "the default address"};
 
-    if ((cert->count != 0) != (key->count != 0))
-        return config_fail(report, "%s is given without %s, expected both",
-                           cert->count != 0 ? cert->source : key->source,
-                           cert->count != 0 ? "--tls-key" : "--tls-cert");
+    if ((cert->count != 0) != (key->count != 0)) {
+        const char *given = cert->count != 0 ? cert->source : key->source;
+        const char *option = cert->count != 0 ? "--tls-key" : "--tls-cert";
+        const char *variable = cert->count != 0 ? "WEIR_TLS_KEY" : "WEIR_TLS_CERT";
+        return config_fail(report, "%s is given without %s, expected both", given, given[0] == '-' ? option : variable);
+    }
     if (cert->count != 0 && (cert->items[0][0] == '\0' || key->items[0][0] == '\0'))
         return config_fail(report, "%s is empty, expected a file",
                            cert->items[0][0] == '\0' ? cert->source : key->source);
@@ -255,10 +258,9 @@ static bool apply_values(struct config *config, const struct config_input *input
     return true;
 }
 
-/* Reads the file that was asked for, or the first of the usual places where there is one. *file is its name, or NULL.
- */
+/* Reads the file that was asked for, or the first of the usual places where there is one. */
 static bool read_file(struct config *config, const struct config_input *asked, char *(*getenv_fn)(const char *),
-                      const char **file, struct config_report *report)
+                      struct config_report *report)
 {
     static const char *const usual[] = {"weir.yaml", "/etc/weir/weir.yaml"};
     const char *path = asked->count != 0 ? asked->items[0] : usual[0];
@@ -277,7 +279,7 @@ static bool read_file(struct config *config, const struct config_input *asked, c
         bool from_variable = asked->count != 0 && strcmp(asked->source, "WEIR_CONFIG") == 0;
         return config_fail(report, "%scannot read %s: %s", from_variable ? "WEIR_CONFIG: " : "", path, why);
     }
-    *file = path;
+    config->file = config_copy(span_of(path));
     bool ok = config_file_parse(config, path, (struct span){text, len}, getenv_fn, report);
     OPENSSL_cleanse(text, len);
     free(text);
@@ -290,14 +292,13 @@ struct config *config_load(const struct config_options *options, char *(*getenv_
     struct config_report report = {error, error_size};
     struct config_input inputs[INPUT_COUNT] = {0};
     struct config *config = create();
-    const char *file = NULL;
 
     bool ok = (getenv_fn != getenv || config_environment_check(environ, error, error_size)) &&
               config_inputs_read(inputs, options, getenv_fn, &report) &&
-              read_file(config, &inputs[INPUT_CONFIG], getenv_fn, &file, &report) &&
-              apply_listen(config, inputs, &report) && apply_backends(config, &inputs[INPUT_BACKEND], &report) &&
+              read_file(config, &inputs[INPUT_CONFIG], getenv_fn, &report) && apply_listen(config, inputs, &report) &&
+              apply_backends(config, &inputs[INPUT_BACKEND], &report) &&
               apply_keys(config, &inputs[INPUT_API_KEY], &report) && apply_values(config, inputs, &report) &&
-              config_check(config, file, &report);
+              config_check(config, &report);
     config_inputs_dispose(inputs);
     if (ok)
         return config;

@@ -15,6 +15,7 @@ enum depend_id { DEPEND_PUBLIC = 1, DEPEND_API_KEY = 2, DEPEND_VALIDATE = 3 };
 struct config_listen {
     char *address;            /* "127.0.0.1:8080", "[::1]:8080", ":8080" or "unix:/path" */
     char *tls_cert, *tls_key; /* NULL: clear text */
+    int line, tls_line;       /* in the file, for messages; 0: from an option or the environment */
 };
 
 /* A network in CIDR form; IPv4 as the mapped IPv6 address. */
@@ -46,6 +47,7 @@ struct config_route {
 
 struct config {
     atomic_uint _refs;
+    char *file; /* that was read, for messages; NULL: none */
     struct config_listen *listen;
     size_t listen_count;
     struct config_network *trusted_proxies;
@@ -96,6 +98,10 @@ struct config_options {
  * config_environment_check is part of it. */
 struct config *config_load(const struct config_options *options, char *(*getenv_fn)(const char *), char *error,
                            size_t error_size);
+
+/* Whether the TLS files that the configuration names can be read and fit together. Returns false with one message in
+ * `error`, with FILE:LINE where the file names them. */
+bool config_tls_check(const struct config *config, char *error, size_t error_size);
 
 /* Finds variables that start with WEIR_ and mean nothing (Kubernetes' service links aside): a misspelt one would be
  * ignored in silence. `environment` is environ, or a test's. Returns false with one message in `error` that names the

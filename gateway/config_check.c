@@ -41,11 +41,14 @@ static bool check_listen(const struct config *config, struct config_report *repo
         if (config->key_count != 0 || config->open || strncmp(address, "unix:", 5) == 0 ||
             config_host_is_loopback(host_of(&config->listen[i])))
             continue;
+        char place[300] = "";
+        if (config->listen[i].line != 0)
+            snprintf(place, sizeof(place), "%.250s:%d: ", config->file, config->listen[i].line);
         return config_fail(
             report,
-            "no API key is set and %.120s can be reached from other machines; require a key with --api-key "
+            "%sno API key is set and %.120s can be reached from other machines; require a key with --api-key "
             "(WEIR_API_KEY, \"keys\" in the file), or serve everybody with --open (WEIR_OPEN=true)",
-            address);
+            place, address);
     }
     return true;
 }
@@ -218,7 +221,7 @@ static bool check_proxy(const struct route_check *check)
     char names[160], message[300];
 
     if (path.len < 3 || path.base[0] != '/' || memcmp(path.base + path.len - 2, "/*", 2) != 0)
-        return route_fail(check, "has a \"proxy\", expected a prefix of at least one letter such as /tools/*");
+        return route_fail(check, "has a \"proxy\", expected a prefix that ends in /*, such as /tools/*");
     if (!check_prefix(check, (struct span){path.base, path.len - 1}))
         return false;
     for (size_t i = 0; i < config->backend_count; i++) {
@@ -247,8 +250,9 @@ static bool check_path(const struct route_check *check)
     return route_fail(check, message);
 }
 
-bool config_check(const struct config *config, const char *file, struct config_report *report)
+bool config_check(const struct config *config, struct config_report *report)
 {
+    const char *file = config->file;
     struct route_check check = {config, NULL, file, report};
 
     if (!check_listen(config, report) || !check_key_doubles(config, file, report) ||

@@ -4,8 +4,7 @@
 
 #include "gateway/config_values.h"
 
-/* Checks listeners against keys, keys against each other, routes against keys and backends. `file` names the file in
- * messages; NULL if there was none. */
-bool config_check(const struct config *config, const char *file, struct config_report *report);
+/* Checks listeners against keys, keys against each other, routes against keys and backends. */
+bool config_check(const struct config *config, struct config_report *report);
 
 #endif

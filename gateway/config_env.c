@@ -26,6 +26,9 @@ static const struct variable {
     [INPUT_DRAIN_TIMEOUT] = {"WEIR_DRAIN_TIMEOUT", "--drain-timeout", false, NULL},
 };
 
+/* Of the commands beside `weir run`. */
+static const char *const others[] = {"WEIR_URL"};
+
 static const char *const later[] = {"WEIR_REDIS", "WEIR_REDIS_FILE", "WEIR_LIMIT", "WEIR_CACHE_TTL"};
 
 static void add(struct config_input *input, struct span value, const char *source)
@@ -180,7 +183,7 @@ static bool is_service_link(char *const *environment, struct span name)
 bool config_environment_check(char *const *environment, char *error, size_t error_size)
 {
     struct config_report report = {error, error_size};
-    const char *known[INPUT_COUNT * 2];
+    const char *known[INPUT_COUNT * 2 + sizeof(others) / sizeof(others[0])];
     size_t count = 0;
 
     for (size_t id = 0; id < INPUT_COUNT; id++) {
@@ -188,6 +191,8 @@ bool config_environment_check(char *const *environment, char *error, size_t erro
         if (variables[id].in_file != NULL)
             known[count++] = variables[id].in_file;
     }
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+        known[count++] = others[i];
     for (char *const *entry = environment; *entry != NULL; entry++) {
         struct span name = {*entry, strcspn(*entry, "=")};
         bool ours = !span_starts(name, SPAN("WEIR_")) || is_service_link(environment, name);

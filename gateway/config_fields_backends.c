@@ -156,8 +156,9 @@ bool fields_backend_headers(struct yaml_reader *reader, const yaml_node_t *node,
 
 bool fields_backend_tls(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
-    const struct backend_settings *backend = target;
+    struct backend_settings *backend = target;
 
+    backend->tls.line = yaml_reader_line(node);
     if (!fields_section(reader, node, SECTION_UPSTREAM, target))
         return false;
     if ((backend->tls.cert != NULL) != (backend->tls.key != NULL))

@@ -15,8 +15,9 @@ bool fields_listen_address(struct yaml_reader *reader, const yaml_node_t *node, 
 
 bool fields_listen_tls(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
-    const struct config_listen *listen = target;
+    struct config_listen *listen = target;
 
+    listen->tls_line = yaml_reader_line(node);
     if (!fields_section(reader, node, SECTION_TLS, target))
         return false;
     if (listen->tls_cert == NULL || listen->tls_key == NULL)
@@ -30,6 +31,7 @@ static bool read_listen_item(struct yaml_reader *reader, const yaml_node_t *node
     struct config *config = target;
     struct config_listen *listen = config_append(&config->listen, &config->listen_count, sizeof(*listen));
 
+    listen->line = yaml_reader_line(node);
     if (!yaml_reader_is_mapping(node)) {
         if (!fields_listen_address(reader, node, &listen->address))
             return false;

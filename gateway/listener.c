@@ -1,9 +1,9 @@
 #include "gateway/listener.h"
+#include "base/tls_files.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <h2o.h>
 #include <netdb.h>
-#include <openssl/err.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -24,18 +24,11 @@ static SSL_CTX *create_tls(const struct config_listen *settings, char *error, si
     SSL_CTX_set_min_proto_version(tls, TLS1_2_VERSION);
     SSL_CTX_set_options(tls, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_NO_COMPRESSION);
     SSL_CTX_set_mode(tls, SSL_MODE_RELEASE_BUFFERS);
-    const char *key = settings->tls_key != NULL ? settings->tls_key : settings->tls_cert, *file = settings->tls_cert;
-    if (SSL_CTX_use_certificate_chain_file(tls, settings->tls_cert) == 1) {
-        file = key;
-        if (SSL_CTX_use_PrivateKey_file(tls, key, SSL_FILETYPE_PEM) == 1 && SSL_CTX_check_private_key(tls) == 1) {
-            h2o_ssl_register_alpn_protocols(tls, h2o_alpn_protocols);
-            return tls;
-        }
+    const char *key = settings->tls_key != NULL ? settings->tls_key : settings->tls_cert;
+    if (tls_files_certificate(tls, settings->tls_cert, key, error, error_size)) {
+        h2o_ssl_register_alpn_protocols(tls, h2o_alpn_protocols);
+        return tls;
     }
-    const char *reason = ERR_reason_error_string(ERR_peek_last_error());
-    snprintf(error, error_size, "cannot use the TLS %s %s: %s", file == key ? "key" : "certificate", file,
-             reason != NULL ? reason : "unreadable");
-    ERR_clear_error();
     SSL_CTX_free(tls);
     return NULL;
 }

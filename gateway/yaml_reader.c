@@ -45,15 +45,29 @@ static int line_at(struct span text, size_t offset)
     return line;
 }
 
-/* Whether a line, counted from 1, holds `part`. */
-static bool line_holds(struct span text, int line, const char *part)
+/* A line of the text, counted from 1, without its end. */
+static struct span line_of(struct span text, int line)
 {
-    while (text.len != 0) {
-        const char *end = memchr(text.base, '\n', text.len);
+    for (;;) {
+        const char *end = text.len != 0 ? memchr(text.base, '\n', text.len) : NULL;
         size_t len = end != NULL ? (size_t)(end - text.base) : text.len;
-        if (--line == 0)
-            return memmem(text.base, len, part, strlen(part)) != NULL;
+        if (--line == 0 || text.len == 0)
+            return (struct span){text.base, len};
         text = span_skip(text, len + 1);
+    }
+}
+
+/* Whether "${" stands in the line outside quotes. */
+static bool has_bare_variable(struct span line)
+{
+    char quote = '\0';
+
+    for (size_t i = 0; i + 1 < line.len; i++) {
+        char c = line.base[i];
+        if (quote == '\0' && c == '$' && line.base[i + 1] == '{')
+            return true;
+        if (quote != '\0' ? c == quote : c == '"' || c == '\'')
+            quote = quote != '\0' ? '\0' : c;
     }
     return false;
 }
@@ -65,8 +79,12 @@ static bool syntax_error(const yaml_parser_t *parser, const char *name, struct s
 
     if (parser->error == YAML_READER_ERROR)
         line = line_at(text, parser->problem_offset);
+    struct span bad = line_of(text, line);
+    size_t column = parser->problem_mark.column;
+    if (parser->error == YAML_SCANNER_ERROR && column < bad.len && bad.base[column] == '\t')
+        return config_fail(report, "%s:%d: not YAML: a tab, expected blanks", name, line);
     /* `{ key: ${KEY} }`: the brace opens a mapping inside the mapping. */
-    const char *hint = line_holds(text, line, "${") ? " (inside { } and [ ], put a value with ${NAME} in quotes)" : "";
+    const char *hint = has_bare_variable(bad) ? " (inside { } and [ ], put a value with ${NAME} in quotes)" : "";
     if (parser->context != NULL)
         return config_fail(report, "%s:%d: not YAML: %s %s%s", name, line, problem, parser->context, hint);
     return config_fail(report, "%s:%d: not YAML: %s%s", name, line, problem, hint);

@@ -3,7 +3,7 @@ import os
 import re
 import stat
 
-from harness import KEY, chat, smoke, free_port
+from harness import KEY, chat, smoke, free_port, wait_until
 
 CHAT = "/v1/chat/completions"
 
@@ -59,7 +59,31 @@ def test_a_certificate_that_does_not_load_stops_the_start(t):
     bad = t.dir / "bad.pem"
     bad.write_text("not a certificate\n")
     done = t.run("--tls-cert", bad, "--tls-key", bad, "--listen", f"127.0.0.1:{free_port()}")
-    assert done.returncode == 1 and "bad.pem" in done.stderr + done.stdout, done
+    assert done.returncode == 1 and "bad.pem holds no certificate" in done.stderr, done
+
+
+def test_tls_files_are_checked_with_the_file(t):
+    good, other = t.certificate(), t.authority.issue("other", "DNS:other")
+    path = t.dir / "weir.yaml"
+
+    def fails(config, *words):
+        path.write_text(config)
+        for args in (["check", path], ["--config", path]):
+            done = t.run(*args)
+            assert done.returncode == 1, (config, done)
+            for word in (str(path), *words):
+                assert word in done.stderr, (word, done)
+
+    listen = "listen:\n  - address: 127.0.0.1:{port}\n    tls: {{ cert: {cert}, key: {key} }}\n"
+    fails(listen.format(port=free_port(), cert="nowhere.pem", key=good.key), ":3: ", "nowhere.pem: No such file or directory")
+    fails(listen.format(port=free_port(), cert=good.cert, key=t.dir), ":3: ", "holds no private key")
+    fails(listen.format(port=free_port(), cert=good.cert, key=other.key), ":3: ", "does not belong to the certificate")
+    backend = "backends:\n  - name: a\n    url: https://localhost:1\n    tls: {{ {tls} }}\n"
+    fails(backend.format(tls="ca: nowhere.pem"), ":4: ", "nowhere.pem: No such file or directory")
+    fails(backend.format(tls=f"cert: {good.cert}, key: {other.key}"), ":4: ", "does not belong to the certificate")
+    path.write_text(listen.format(port=free_port(), cert=good.cert, key=good.key))
+    done = t.run("check")
+    assert done.returncode == 0 and done.stdout.startswith("weir.yaml: ok\n"), done
 
 
 def test_option_beats_environment_beats_file(t):
@@ -121,11 +145,30 @@ def test_ask_with_keys_models_and_failures(t):
     assert done.returncode == 0 and fake.last().json()["model"] == "other"
     done = t.run("ask", "--url", weir.url, "--key", "wrong-key-0123456789", "--model", "m", "Hello")
     assert done.returncode != 0 and "Incorrect API key" in done.stderr, done
+    done = t.run("ask", "--model", "m", "Hello", env={"WEIR_URL": weir.url})
+    assert done.returncode != 0 and "--key" in done.stderr and "WEIR_API_KEY" in done.stderr, done
     done = t.run("ask", "--url", f"http://127.0.0.1:{free_port()}", "--model", "m", "Hello")
     assert done.returncode != 0 and done.stderr.strip(), done
     fake.behave("events=5,cut_after=2")
     done = t.run("ask", "--url", weir.url, "--key", KEY, "--model", "m", "Hello")
     assert done.returncode != 0 and done.stderr.strip(), done
+
+
+def test_ask_with_a_key_that_may_not_list_models(t):
+    config = f"keys: [{{ name: bob, key: {KEY}, routes: [/v1/chat/completions] }}]\n"
+    weir = t.weir("demo:?delay=1ms&pace=1ms", config=config)
+    env = {"WEIR_URL": weir.url, "WEIR_API_KEY": KEY}
+    done = t.run("ask", "Hello", env=env)
+    assert done.returncode != 0 and "--model" in done.stderr, done
+    assert t.run("ask", "--model", "demo", "Hello", env=env).returncode == 0
+
+
+def test_the_greeting_says_what_to_use(t):
+    port = free_port()
+    weir = t.weir("http://127.0.0.1:1", args=["--open"], listen=[f"0.0.0.0:{port}"], tls=t.certificate())
+    wait_until(lambda: "try:" in weir.log(), "the greeting")
+    said = weir.log()
+    assert f"0.0.0.0:{port} (TLS)" in said and f"https://127.0.0.1:{port}/v1\n" in said and "(one of your backend's)" in said, said
 
 
 def test_version_and_help(t):
@@ -136,6 +179,7 @@ def test_version_and_help(t):
     for option in ("--config", "--listen", "--tls-cert", "--tls-key", "--backend", "--api-key", "--open", "--workers", "--log-level",
                    "--log-format", "--drain-timeout"):
         assert option in done.stdout, option
+    assert t.run("-h").stdout == done.stdout
     for command in ("check", "init", "keys", "ask"):
         assert t.run(command, "--help").returncode == 0, command
 

@@ -113,8 +113,12 @@ static const struct bad bad_yaml[] = {
     YAML("workers: 1\nlisten: [\n",
          "weir.yaml:3: not YAML: did not find expected node content while parsing a flow node"),
     YAML("a: *b\n", "weir.yaml:1: not YAML: found undefined alias"),
-    YAML("workers: 1\n\tlisten: 2\n",
-         "weir.yaml:2: not YAML: found a tab character that violates indentation while scanning a plain scalar"),
+    YAML("workers: 1\n\tlisten: 2\n", "weir.yaml:2: not YAML: a tab, expected blanks"),
+    YAML("workers: 1\n\nlisten:\n  -\t- x\n", "weir.yaml:4: not YAML: a tab, expected blanks"),
+    YAML("workers: @1\n",
+         "weir.yaml:1: not YAML: found character that cannot start any token while scanning for the next token"),
+    YAML("keys:\n  - name: a\n   key: \"${KEY}\"\n",
+         "weir.yaml:3: not YAML: did not find expected '-' indicator while parsing a block collection"),
     YAML("keys: [{name: a, key: ${KEY}}]\n", "weir.yaml:1: not YAML: did not find expected ',' or '}' while parsing a "
                                              "flow mapping (inside { } and [ ], put a "
                                              "value with ${NAME} in quotes)"),
@@ -211,11 +215,12 @@ static const struct bad bad_yaml[] = {
          "weir.yaml:1: \"listen[0].tls\" has no \"cert\", expected both \"cert\" and \"key\""),
     YAML("listen: [{address: \"localhost:1\", tls: {cert: \"\", key: b}}]\n",
          "weir.yaml:1: \"listen[0].tls.cert\" is empty, expected a value"),
-    YAML("listen: [\"0.0.0.0:8080\"]\n", NO_KEY("0.0.0.0:8080")),
-    YAML("listen: [\":8080\"]\n", NO_KEY(":8080")),
-    YAML("listen: [\"127.0.0.1:1\", \"[::]:8080\"]\n", NO_KEY("[::]:8080")),
-    YAML("listen: [\"127.0.0.1.example.com:1\"]\n", NO_KEY("127.0.0.1.example.com:1")),
-    YAML("listen: [\"128.0.0.1:1\"]\n", NO_KEY("128.0.0.1:1")),
+    YAML("listen: [\"0.0.0.0:8080\"]\n", "weir.yaml:1: " NO_KEY("0.0.0.0:8080")),
+    YAML("workers: 1\nlisten:\n  - 127.0.0.1:1\n  - address: 0.0.0.0:8080\n", "weir.yaml:4: " NO_KEY("0.0.0.0:8080")),
+    YAML("listen: [\":8080\"]\n", "weir.yaml:1: " NO_KEY(":8080")),
+    YAML("listen: [\"127.0.0.1:1\", \"[::]:8080\"]\n", "weir.yaml:1: " NO_KEY("[::]:8080")),
+    YAML("listen: [\"127.0.0.1.example.com:1\"]\n", "weir.yaml:1: " NO_KEY("127.0.0.1.example.com:1")),
+    YAML("listen: [\"128.0.0.1:1\"]\n", "weir.yaml:1: " NO_KEY("128.0.0.1:1")),
 
     /* trusted_proxies, cors */
     YAML("trusted_proxies: [10.0.0.0/33]\n",
@@ -371,15 +376,14 @@ static const struct bad bad_yaml[] = {
          "if that is meant"),
     YAML("routes: [{path: /tools/*, proxy: a, depends: [validate]}]\nbackends: [{url: http://a}]\n",
          "weir.yaml:1: the route \"/tools/*\" has no body that \"validate\" knows, expected no \"validate\""),
-    YAML(
-        "routes: [{path: /tools, proxy: demo}]\n",
-        "weir.yaml:1: the route \"/tools\" has a \"proxy\", expected a prefix of at least one letter such as /tools/*"),
+    YAML("routes: [{path: /tools, proxy: demo}]\n",
+         "weir.yaml:1: the route \"/tools\" has a \"proxy\", expected a prefix that ends in /*, such as /tools/*"),
     YAML("routes: [{path: /*, proxy: demo}]\n",
-         "weir.yaml:1: the route \"/*\" has a \"proxy\", expected a prefix of at least one letter such as /tools/*"),
+         "weir.yaml:1: the route \"/*\" has a \"proxy\", expected a prefix that ends in /*, such as /tools/*"),
     YAML("routes: [{path: tools/*, proxy: demo}]\n", "weir.yaml:1: the route \"tools/*\" has a \"proxy\", expected a "
-                                                     "prefix of at least one letter such as /tools/*"),
+                                                     "prefix that ends in /*, such as /tools/*"),
     YAML("routes: [{path: /v1/models, proxy: demo}]\n", "weir.yaml:1: the route \"/v1/models\" has a \"proxy\", "
-                                                        "expected a prefix of at least one letter such as /tools/*"),
+                                                        "expected a prefix that ends in /*, such as /tools/*"),
     YAML(
         "routes: [{path: /v1/*, proxy: demo}]\n",
         "weir.yaml:1: the route \"/v1/*\" would hide the built-in route /v1/chat/completions, expected another prefix"),
@@ -439,7 +443,7 @@ static const struct bad bad_inputs[] = {
     ENV("WEIR_API_KEY_FILE: binary-key.txt holds a NUL character, expected text", "WEIR_API_KEY_FILE",
         "binary-key.txt"),
     ENV("WEIR_API_KEY_FILE: cannot read large.txt: it is larger than 1 MiB", "WEIR_API_KEY_FILE", "large.txt"),
-    ENV("WEIR_TLS_CERT is given without --tls-key, expected both", "WEIR_TLS_CERT", "a"),
+    ENV("WEIR_TLS_CERT is given without WEIR_TLS_KEY, expected both", "WEIR_TLS_CERT", "a"),
     ENV("WEIR_BACKEND: no scheme in the url, expected http://, https:// or demo:", "WEIR_BACKEND", "vllm"),
     ENV("WEIR_OPEN is \"maybe\", expected true or false", "WEIR_OPEN", "maybe"),
     ENV("WEIR_WORKERS is \"0\", expected a number from 1 to 64", "WEIR_WORKERS", "0"),
@@ -813,7 +817,7 @@ static const struct environment_case {
     const char *error; /* NULL: fine */
 } environments[] = {
     {{"PATH=/bin", "WEIRD_THING=1"}, NULL},
-    {{"WEIR_LISTEN=x", "WEIR_API_KEY_FILE=x", "WEIR_CONFIG=x"}, NULL},
+    {{"WEIR_LISTEN=x", "WEIR_API_KEY_FILE=x", "WEIR_CONFIG=x", "WEIR_URL=x"}, NULL},
     {{"WEIR_PORT=tcp://10.0.0.1:80", "WEIR_SERVICE_HOST=10.0.0.1", "WEIR_PORT_8080_TCP_ADDR=x"}, NULL},
     {{"WEIR_REDIS_SERVICE_HOST=10.0.0.1", "WEIR_REDIS_PORT=x", "WEIR_REDIS_SERVICE_PORT=1"}, NULL},
     {{"WEIR_LISTEN_PORT=8080"}, "unknown environment variable WEIR_LISTEN_PORT; did you mean WEIR_LISTEN?"},
@@ -826,6 +830,34 @@ static const struct environment_case {
     {{"WEIR_REDIS=x"}, "WEIR_REDIS is not available in this version"},
     {{"WEIR_CACHE_TTL=1m"}, "WEIR_CACHE_TTL is not available in this version"},
 };
+
+/* The TLS files themselves are tried against real ones end to end. */
+START_TEST(tls_files_are_looked_for)
+{
+    static const struct {
+        struct given given;
+        const char *error;
+    } cases[] = {
+        {{.yaml = "listen:\n  - address: 127.0.0.1:1\n    tls: {cert: no.crt, key: no.key}\n"},
+         "weir.yaml:3: \"listen[0].tls\": cannot read the certificate no.crt: No such file or directory"},
+        {{.yaml = "listen:\n  - address: 127.0.0.1:1\n    tls: {cert: weir.yaml, key: no.key}\n"},
+         "weir.yaml:3: \"listen[0].tls\": weir.yaml holds no certificate, expected one in PEM form"},
+        {{.yaml = "backends:\n  - url: https://a\n    tls:\n      ca: no.pem\n"},
+         "weir.yaml:4: \"backends[0].tls\": cannot read the certificate authority no.pem: No such file or directory"},
+        {{.options = {.tls_cert = "no.crt", .tls_key = "no.key"}},
+         "cannot read the certificate no.crt: No such file or directory"},
+        {{.yaml = "backends: [{url: https://a}]\n"}, ""},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        char error[1024] = "";
+        struct config *config = load_ok(&cases[i].given);
+        ck_assert_int_eq(config_tls_check(config, error, sizeof(error)), cases[i].error[0] == '\0');
+        ck_assert_str_eq(error, cases[i].error);
+        config_release(config);
+    }
+}
+END_TEST
 
 START_TEST(unknown_variables_are_errors)
 {
@@ -1185,6 +1217,7 @@ int main(void)
     tcase_add_test(files, aliases_do_not_multiply);
     tcase_add_test(files, survives_any_prefix);
     tcase_add_test(files, quotas_limit_processors);
+    tcase_add_test(values, tls_files_are_looked_for);
     tcase_add_loop_test(values, unknown_variables_are_errors, 0, COUNT(environments));
     tcase_add_test(values, parses_durations);
     tcase_add_test(values, parses_sizes);
