@@ -67,6 +67,19 @@ def test_the_backends_own_key_and_headers_are_sent(t):
         assert "backend-secret" not in weir.log()
 
 
+@smoke
+def test_a_credential_among_the_backends_headers_is_the_only_one(t):
+    """On an open gateway, where the client's own would be forwarded otherwise."""
+    fake = t.fake()
+    for name in ("Authorization", "X-Api-Key", "api-key"):
+        weir = t.weir(config=backends(f'{{ name: a, url: "{fake.url}", headers: {{ {name}: "Bearer of-the-backend" }} }}'))
+        assert weir.stream(headers={name.lower(): "Bearer clients-own"}).status == 200
+        seen = [value for key, value in fake.last().headers if key.lower() == name.lower()]
+        assert seen == ["Bearer of-the-backend"], seen
+        assert weir.stream(headers={"user-agent": "mine"}).status == 200
+        assert fake.last().header("user-agent") == "mine"
+
+
 def test_a_model_is_renamed_in_place(t):
     fake = t.fake()
     weir = t.weir(config=backends(f'{{ name: a, url: "{fake.url}", models: {{ gpt-4o: "llama \\"3\\"", "plain": fake-1 }} }}'))
@@ -158,6 +171,17 @@ def test_a_stale_kept_connection_is_retried_once_on_a_fresh_one(t):
         assert stats["requests"] == 6 and stats["stale_closed"] >= 5, stats
     for _ in range(4):
         assert weir.stream("close_idle").status == 200
+
+
+def test_a_request_that_dies_after_a_while_is_not_repeated(t):
+    """A kept connection that the backend had closed shows at once; later the backend may have been at work."""
+    fake, weir = t.pair(args=ONE_WORKER)
+    for body in (chat(), chat(False)):
+        fake.reset()
+        assert weir.stream(body=body).status == 200
+        answer = weir.stream("delay_ms=2000,drop=2", body=body)
+        assert answer.status == 502, answer
+        assert fake.stats()["requests"] == 2, fake.stats()
 
 
 def test_a_request_that_dies_on_a_fresh_connection_is_not_repeated(t):

@@ -112,3 +112,21 @@ def test_without_validate_the_backend_judges(t):
     weir = t.weir(config=f'backends: [{{ name: a, url: "{fake.url}" }}]\nroutes: [{{ path: /v1/chat/completions, depends: [api_key] }}]\n')
     assert post(weir, '{"model": "m", "messages": []}').status == 200
     assert fake.last().body == b'{"model": "m", "messages": []}'
+
+
+@smoke
+def test_hostile_forms_are_read_in_one_pass(t):
+    """Two megabytes of boundaries, which a search that begins anew at each of them would be minutes over."""
+    fake, weir = t.pair(args=["--workers", "1"])
+    size = 2 << 20
+    bodies = {"boundaries in one line": b"--a\r\n" + b"--a" * (size // 3) + b"\r\n\r\n",
+              "boundaries on lines": b"--a\r\n" * (size // 5),
+              "empty parts": b"--a\r\n\r\n" * (size // 7),
+              "headers without an end": b"--a\r\n" + b"x: y\r\n" * (size // 6),
+              "half boundaries": b"--a\r\n\r\n" + b"\r\n--" * (size // 4),
+              "names without an end": b'--a\r\ncontent-disposition: form-data; name="' + b'\\"' * (size // 2)}
+    for what, body in bodies.items():
+        answer = weir.ask("POST", "/v1/audio/transcriptions", {"content-type": "multipart/form-data; boundary=a"}, body)
+        assert answer.status in (200, 400), (what, answer)
+    assert weir.stream().status == 200
+    assert fake.stats()["requests"] >= 1

@@ -228,6 +228,37 @@ def test_malformed_requests_are_refused_and_others_undisturbed(t):
     assert weir.stream().status == 200
 
 
+def answer_to(weir, raw):
+    with weir.connect() as wire:
+        wire.send(raw)
+        return wire.response()
+
+
+@smoke
+def test_a_request_of_http_1_1_names_its_host(t):
+    fake, weir = t.pair()
+    for path in ("/livez", "/v1/audio/x"):
+        assert answer_to(weir, b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n" % path.encode()).status == 200, path
+        assert answer_to(weir, b"GET %s HTTP/1.1\r\n\r\n" % path.encode()).status == 400, path
+        assert answer_to(weir, b"GET %s HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n" % path.encode()).status == 400, path
+        assert answer_to(weir, b"GET %s HTTP/1.0\r\n\r\n" % path.encode()).status == 200, "HTTP/1.0 had no such header"
+    assert fake.stats()["requests"] == 2
+
+
+@smoke
+def test_targets_in_absolute_form_are_taken_and_fragments_are_not(t):
+    fake, weir = t.pair()
+    for target, path in (("http://localhost/v1/audio/x?a=b", "/v1/audio/x?a=b"), ("http://localhost:1/v1/audio/x", "/v1/audio/x"),
+                         ("https://x/v1/audio/x", "/v1/audio/x")):
+        assert weir.ask("GET", target).status == 200, target
+        assert fake.last().target == path, target
+    assert weir.ask("GET", "http://localhost/livez").status == 200
+    seen = fake.stats()["requests"]
+    for target in ("/v1/audio/x#f", "/v1/audio/x?a=b#f", "/livez#", "http://localhost/v1/audio/x#f"):
+        assert weir.ask("GET", target).status == 400, target
+    assert weir.ask("GET", "/v1/audio/x%23f").status == 200 and fake.stats()["requests"] == seen + 1
+
+
 def test_endless_heads_and_lines_end_the_connection(t):
     _, weir = t.pair()
     for start, more in ((b"GET /", b"a" * 4096), (b"GET /livez HTTP/1.1\r\n", b"x-filler: %s\r\n" % (b"a" * 2000)),

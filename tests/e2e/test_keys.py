@@ -139,3 +139,71 @@ def test_other_machines_are_not_served_without_keys_unless_open(t):
     for extra in ({"args": ["--open"]}, {"keys": [KEY]}):
         weir = t.weir(listen=[f"0.0.0.0:{free_port()}"], **extra)
         assert weir.alive()
+
+
+# ---------------------------------------------------------------- ways round the list of models
+
+FORM = {"content-type": "multipart/form-data; boundary=b"}
+
+
+def form(*models):
+    parts = "".join(f'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\n{model}\r\n' for model in models)
+    return (parts + "--b--\r\n").encode()
+
+
+@smoke
+def test_two_models_in_one_request_do_not_get_round_the_list(t):
+    """Whichever of the two the backend would take."""
+    fake = t.fake()
+    weir = t.weir(config=f"""
+backends: [{{ name: a, url: "{fake.url}" }}]
+keys:
+  - {{ name: some, key: "some-key-0123456789", models: [allowed] }}
+  - {{ name: all, key: "{KEY}" }}
+""")
+
+    def ask(path, headers, body, key="some-key-0123456789"):
+        return weir.ask("POST", path, {"authorization": f"Bearer {key}", **headers}, body)
+
+    plain = {"content-type": "application/json"}
+    for path in ("/v1/moderations", "/v1/rerank", "/v1/images/generations"):
+        assert ask(path, plain, '{"model":"allowed","input":"x"}').status == 200
+        assert ask(path, plain, '{"model":"forbidden","input":"x"}').status == 403
+        for one, two in (("forbidden", "allowed"), ("allowed", "forbidden"), ("allowed", "allowed")):
+            text = f'{{"model":"{one}","input":"x","model":"{two}"}}'
+            answer = ask(path, plain, text)
+            assert answer.status == 403 and answer.json()["error"]["code"] == "model_not_allowed", (one, two, answer)
+    assert ask("/v1/moderations", plain, '{"model":"forbidden","mod\\u0065l":"allowed"}').status == 403
+    assert ask("/v1/audio/transcriptions", FORM, form("allowed")).status == 200
+    for models in (("forbidden",), ("allowed", "forbidden"), ("forbidden", "allowed"), ()):
+        assert ask("/v1/audio/transcriptions", FORM, form(*models)).status == 403, models
+    assert fake.stats()["requests"] == 4, "none of the refused ones went out"
+    assert ask("/v1/moderations", plain, '{"model":"a","input":"x","model":"b"}', KEY).status == 200, "a free key may"
+
+
+@smoke
+def test_a_proxied_prefix_does_not_get_round_the_list(t):
+    fake, tools = t.fake(), t.fake()
+    weir = t.weir(config=f"""
+backends:
+  - {{ name: a, url: "{fake.url}" }}
+  - {{ name: tools, url: "{tools.url}", models: [of-tools] }}
+keys:
+  - {{ name: held, key: "held-key-0123456789", models: [allowed] }}
+  - {{ name: let, key: "let-key-0123456789", models: [allowed], routes: ["/tools/*", "/v1/chat/completions"] }}
+  - {{ name: all, key: "{KEY}" }}
+routes:
+  - {{ path: "/tools/*", proxy: tools, depends: [api_key] }}
+""")
+
+    def ask(key, method="POST", body=b"data"):
+        return weir.ask(method, "/tools/run", {"x-api-key": key}, body).status
+
+    for method, body in (("POST", b"data"), ("GET", None), ("POST", {"model": "forbidden"})):
+        assert ask("held-key-0123456789", method, body) == 403, (method, body)
+    assert tools.stats()["requests"] == 0
+    assert ask("let-key-0123456789", "GET", None) == 200
+    assert ask("let-key-0123456789", "POST", {"model": "forbidden"}) == 403
+    for method, body in (("POST", b"data"), ("GET", None), ("POST", {"model": "anything"})):
+        assert ask(KEY, method, body) == 200
+    assert tools.stats()["requests"] == 4 and fake.stats()["requests"] == 0

@@ -1,0 +1,128 @@
+"""HTTP/2 frame by frame, for what a well-behaved client never sends. Header blocks go out as plain literals."""
+import struct
+import time
+
+from options import Options
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+END_STREAM, END_HEADERS = 1, 4
+INITIAL_WINDOW_SIZE = 4
+FRAGMENT = 16000  # a frame holds 16384 bytes unless the peer allows more
+STATIC = {8: 200, 9: 204, 10: 206, 11: 304, 12: 400, 13: 404, 14: 500}  # RFC 7541 Appendix A
+
+
+def frame(kind, flags, stream, payload=b""):
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def hpack_length(n):
+    if n < 127:
+        return bytes([n])
+    out, n = bytearray([127]), n - 127
+    while n >= 128:
+        out.append(n % 128 | 128)
+        n //= 128
+    return bytes(out) + bytes([n])
+
+
+def hpack(headers):
+    return b"".join(b"\0" + hpack_length(len(name)) + name + hpack_length(len(value)) + value for name, value in headers)
+
+
+def head(method, path, more=()):
+    return hpack([(b":method", method.encode()), (b":scheme", b"http"), (b":authority", b"localhost"), (b":path", path.encode()),
+                  *more])
+
+
+def head_frames(stream, block):
+    """HEADERS and as many CONTINUATIONs as the block needs."""
+    parts = [block[i:i + FRAGMENT] for i in range(0, len(block), FRAGMENT)]
+    out = b""
+    for i, part in enumerate(parts):
+        out += frame(HEADERS if i == 0 else CONTINUATION, END_HEADERS if i == len(parts) - 1 else 0, stream, part)
+    return out
+
+
+def status_of(block):
+    """The status at the start of an answer's header block; libh2o writes it indexed or as three plain digits."""
+    if block[0] & 0x80:
+        return STATIC[block[0] & 0x7f]
+    assert block[0] & 0x0f == 8 and block[1] == 3, block[:8]
+    return int(block[2:5])
+
+
+class Http2:
+    """One client connection. `window` is what each stream may send before it is given more."""
+    def __init__(self, weir, window=None):
+        self.wire = weir.connect()
+        self.buffer = b""
+        self.status, self.data, self.ended, self.resets = {}, {}, set(), {}
+        self.goaway = self.closed = False
+        settings = b"" if window is None else struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
+        self.wire.send(PREFACE + frame(SETTINGS, 0, 0, settings))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.wire.close()
+
+    def send(self, data):
+        """What the peer does not want to hear any more is for the reading side to find out."""
+        try:
+            self.wire.send(data)
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+
+    def post(self, stream, path, body, fake="", more=()):
+        headers = [(b"content-type", b"application/json"), *more]
+        if fake:
+            headers.append((b"x-fake", fake.encode()))
+        self.send(head_frames(stream, head("POST", path, headers)) + frame(DATA, END_STREAM, stream, body))
+
+    def open_window(self, stream, by):
+        self.send(frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", by)))
+
+    def reset(self, stream):
+        self.send(frame(RST_STREAM, 0, stream, struct.pack(">I", 8)))
+
+    def _take(self, kind, flags, stream, payload):
+        if kind == SETTINGS and not flags & 1:
+            self.send(frame(SETTINGS, 1, 0))
+        elif kind == HEADERS and stream not in self.status:
+            self.status[stream] = status_of(payload)
+        elif kind == DATA:
+            self.data[stream] = self.data.get(stream, b"") + payload
+        elif kind == RST_STREAM:
+            self.resets[stream] = int.from_bytes(payload, "big")
+        elif kind == GOAWAY:
+            self.goaway = True
+        if kind in (HEADERS, DATA) and flags & END_STREAM:
+            self.ended.add(stream)
+
+    def is_over(self, stream):
+        return stream in self.ended or stream in self.resets
+
+    def read_until(self, check, what, timeout=15.0):
+        """Takes frames until `check` is true or the peer closes."""
+        end = time.monotonic() + timeout * Options.slow
+        while not self.closed and not check():
+            self.wire.sock.settimeout(max(0.01, end - time.monotonic()))
+            try:
+                data = self.wire.sock.recv(65536)
+            except ConnectionResetError:
+                data = b""
+            except TimeoutError:
+                raise AssertionError(f"waited in vain for {what}: {self.status} {self.ended} {self.resets}") from None
+            self.closed = data == b""
+            self.buffer += data
+            while len(self.buffer) >= 9 and len(self.buffer) >= 9 + (size := int.from_bytes(self.buffer[:3], "big")):
+                kind, flags, stream = self.buffer[3], self.buffer[4], int.from_bytes(self.buffer[5:9], "big")
+                payload, self.buffer = self.buffer[9:9 + size], self.buffer[9 + size:]
+                self._take(kind, flags, stream & 0x7fffffff, payload)
+
+    def answer(self, stream):
+        """(status, body), or (None, error code) of a stream that was reset; (None, None) if the connection ended."""
+        self.read_until(lambda: self.is_over(stream), f"the answer on stream {stream}")
+        return (None, self.resets[stream]) if stream in self.resets else (self.status.get(stream), self.data.get(stream))
