@@ -1,0 +1,51 @@
+/* Keys of the stores: 128-bit digests (SipHash-2-4 under a secret) of a list of parts. Every part goes in with its
+ * length, so that no text a client chooses can end one part and begin the next; the secret keeps strangers from
+ * finding two texts with one digest, or texts that fall into one shard. Keys have one size whatever a client sends.
+ * Pure but for key_secret_random; any thread. */
+#ifndef WEIR_RATELIMIT_KEY_H
+#define WEIR_RATELIMIT_KEY_H
+
+#include "ratelimit/limit.h"
+
+struct key {
+    uint64_t word[2];
+};
+
+struct key_secret {
+    uint64_t word[2];
+};
+
+/* A new secret from the kernel's random numbers. Digests of different secrets have nothing in common. */
+void key_secret_random(struct key_secret *secret);
+
+/* The digest of `count` parts, in their order; each may hold any bytes, and be empty. It is that of the bytes: count
+ * and then, for each part, its length and the part padded with zeros to a multiple of 8; numbers are 8 bytes,
+ * little-endian. */
+struct key key_make(const struct key_secret *secret, const struct span *parts, size_t count);
+
+/* The digest of a limit, worked out once. `name` is its name in the configuration (what shares a count shares the name;
+ * a route's own limit has the route in it). A limit that changes its amount, window, unit or strategy starts afresh. */
+struct key key_of_limit(const struct key_secret *secret, struct span name, const struct limit *limit,
+                        enum limit_strategy strategy);
+
+/* The digest of a client, worked out once for all the limits that count by the same: `kind` is what they count by, such
+ * as "address", `value` the client's. */
+struct key key_of_client(const struct key_secret *secret, struct span kind, struct span value);
+
+/* The key of a limit for a client. The exclusive or of two digests that strangers do not know is as hard to meet again
+ * as either. */
+static inline struct key key_for(const struct key *limit, const struct key *client)
+{
+    return (struct key){{limit->word[0] ^ client->word[0], limit->word[1] ^ client->word[1]}};
+}
+
+/* The key of the state that clients share for whom the store has no room. */
+struct key key_of_share(const struct key_secret *secret, struct span name, const struct limit *limit,
+                        enum limit_strategy strategy);
+
+static inline bool key_eq(const struct key *a, const struct key *b)
+{
+    return a->word[0] == b->word[0] && a->word[1] == b->word[1];
+}
+
+#endif

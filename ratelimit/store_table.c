@@ -1,0 +1,252 @@
+#include "ratelimit/store_table.h"
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#define SLAB 64
+#define INDEX_MAX ((UINT32_C(1) << 26) - 1)
+#define MALLOC_OVERHEAD 16
+#define SWEEP_STEPS 4       /* entries looked at for each one made, so that the expired ones go as others come */
+#define SWEEP_STEPS_FULL 64 /* the same when there is no room: sixty-four lines in order, well under a microsecond */
+
+static_assert(sizeof(struct table_entry) == 64, "an entry is to fill a cache line");
+
+static struct table_entry *allocate_slab(void)
+{
+    struct table_entry *slab = aligned_alloc(64, SLAB * sizeof(*slab));
+    if (slab == NULL)
+        abort();
+    return slab;
+}
+
+void table_init(struct table *table, size_t max_bytes)
+{
+    assert(max_bytes >= TABLE_BYTES_MIN);
+    size_t most = max_bytes / sizeof(struct table_entry), buckets = 64;
+    if (most > INDEX_MAX)
+        most = INDEX_MAX;
+    while (buckets * 2 <= most)
+        buckets *= 2;
+    *table = (struct table){._max_bytes = max_bytes,
+                            ._bucket_mask = (uint32_t)buckets - 1,
+                            ._slabs_max = (uint32_t)(most / SLAB),
+                            ._made = 1, /* index 0 ends chains */
+                            ._hand = 1};
+    /* calloc: pages of a table that stays small are never touched. */
+    table->_buckets = calloc(buckets, sizeof(*table->_buckets));
+    table->_slabs = calloc(table->_slabs_max, sizeof(*table->_slabs));
+    if (table->_buckets == NULL || table->_slabs == NULL)
+        abort();
+    table->bytes = buckets * sizeof(*table->_buckets) + table->_slabs_max * sizeof(*table->_slabs);
+}
+
+static struct table_entry *slab_at(const struct table *table, uint32_t slab)
+{
+    return atomic_load_explicit(&table->_slabs[slab], memory_order_relaxed);
+}
+
+static struct table_entry *entry_at(const struct table *table, uint32_t index)
+{
+    return &slab_at(table, index / SLAB)[index % SLAB];
+}
+
+static _Atomic uint32_t *bucket_of(const struct table *table, const struct key *key)
+{
+    return &table->_buckets[key->word[0] & table->_bucket_mask];
+}
+
+static uint32_t first_of(const struct table *table, const struct key *key)
+{
+    return atomic_load_explicit(bucket_of(table, key), memory_order_relaxed);
+}
+
+static void set_first(struct table *table, const struct key *key, uint32_t index)
+{
+    atomic_store_explicit(bucket_of(table, key), index, memory_order_relaxed);
+}
+
+void table_dispose(struct table *table)
+{
+    for (uint32_t i = 1; i < table->_made; i++)
+        if (entry_at(table, i)->kind == TABLE_MOVING_WINDOW)
+            free(entry_at(table, i)->state.log);
+    for (uint32_t i = 0; i < table->_slabs_max; i++)
+        free(slab_at(table, i));
+    free((void *)table->_slabs);
+    free((void *)table->_buckets);
+}
+
+/* ---- finding ---- */
+
+void table_prefetch_bucket(const struct table *table, const struct key *key)
+{
+    __builtin_prefetch((const void *)bucket_of(table, key));
+}
+
+void table_prefetch_entry(const struct table *table, const struct key *key)
+{
+    uint32_t index = first_of(table, key);
+    struct table_entry *slab = slab_at(table, index / SLAB);
+    if (index != 0 && slab != NULL) /* another thread may be at work here */
+        __builtin_prefetch(&slab[index % SLAB], 1);
+}
+
+struct table_entry *table_find(const struct table *table, const struct key *key, enum table_kind kind)
+{
+    uint32_t index = first_of(table, key);
+    while (index != 0) {
+        struct table_entry *entry = entry_at(table, index);
+        if (key_eq(&entry->key, key) && entry->kind == kind)
+            return entry;
+        index = entry->next;
+    }
+    return NULL;
+}
+
+/* ---- logs ---- */
+
+static size_t log_charge(uint32_t cap)
+{
+    return strategy_log_size(cap) + MALLOC_OVERHEAD;
+}
+
+/* NULL if the bytes do not allow it. Logs have half of the bytes, so that there is room for entries whatever they do,
+ * and one of them a third. */
+static struct strategy_log *log_create(struct table *table, uint32_t cap)
+{
+    size_t charge = log_charge(cap), max = table->_max_bytes;
+    if (charge > max - table->bytes || charge > max / 2 - table->_log_bytes || charge > max / 3)
+        return NULL;
+    struct strategy_log *log = malloc(strategy_log_size(cap));
+    if (log == NULL)
+        abort();
+    strategy_log_init(log, cap);
+    table->bytes += charge;
+    table->_log_bytes += charge;
+    return log;
+}
+
+static void log_destroy(struct table *table, struct strategy_log *log)
+{
+    size_t charge = log_charge(log->cap);
+    table->bytes -= charge;
+    table->_log_bytes -= charge;
+    free(log);
+}
+
+/* ---- making room ---- */
+
+void table_remove(struct table *table, struct table_entry *entry)
+{
+    struct table_entry *before = NULL;
+    uint32_t index;
+
+    for (index = first_of(table, &entry->key); entry_at(table, index) != entry; index = before->next)
+        before = entry_at(table, index);
+    if (before != NULL)
+        before->next = entry->next;
+    else
+        set_first(table, &entry->key, entry->next);
+    if (entry->kind == TABLE_MOVING_WINDOW)
+        log_destroy(table, entry->state.log);
+    entry->kind = TABLE_FREE;
+    entry->next = table->_free;
+    table->_free = index;
+    table->entries--;
+}
+
+static bool is_expired(struct table_entry *entry, uint64_t now_us)
+{
+    if (entry->kind == TABLE_LEASES)
+        return entry->state._count == 0;
+    return strategy_idle((enum limit_strategy)(entry->kind - 1), &entry->state, entry->window_s * UINT64_C(1000000),
+                         now_us);
+}
+
+/* Looks at the next `steps` entries and removes those that have expired. */
+static void sweep(struct table *table, unsigned steps, uint64_t now_us)
+{
+    while (steps-- != 0 && table->_made > 1) {
+        if (table->_hand >= table->_made)
+            table->_hand = 1;
+        struct table_entry *entry = entry_at(table, table->_hand++);
+        if (entry->kind != TABLE_FREE && !entry->pinned && is_expired(entry, now_us)) {
+            table_remove(table, entry);
+            table->evictions++;
+        }
+    }
+}
+
+/* The index of an unused entry; 0 if the bytes allow none. */
+static uint32_t take_free(struct table *table)
+{
+    uint32_t index = table->_free;
+    if (index != 0) {
+        table->_free = entry_at(table, index)->next;
+        return index;
+    }
+    if (table->_made / SLAB >= table->_slabs_max)
+        return 0;
+    uint32_t slab = table->_made / SLAB;
+    if (slab_at(table, slab) == NULL) {
+        size_t charge = SLAB * sizeof(struct table_entry) + MALLOC_OVERHEAD;
+        if (charge > table->_max_bytes - table->bytes)
+            return 0;
+        atomic_store_explicit(&table->_slabs[slab], allocate_slab(), memory_order_relaxed);
+        table->bytes += charge;
+    }
+    return table->_made++;
+}
+
+struct table_entry *table_add(struct table *table, const struct key *key, enum table_kind kind, uint64_t window_us,
+                              uint64_t now_us)
+{
+    struct strategy_log *log = NULL;
+    bool swept = false;
+    uint32_t index;
+
+    sweep(table, SWEEP_STEPS, now_us);
+    while (kind == TABLE_MOVING_WINDOW && (log = log_create(table, STRATEGY_LOG_MIN)) == NULL) {
+        if (swept)
+            return NULL;
+        sweep(table, SWEEP_STEPS_FULL, now_us);
+        swept = true;
+    }
+    while ((index = take_free(table)) == 0) {
+        if (swept) {
+            if (log != NULL)
+                log_destroy(table, log);
+            return NULL;
+        }
+        sweep(table, SWEEP_STEPS_FULL, now_us);
+        swept = true;
+    }
+
+    struct table_entry *entry = entry_at(table, index);
+    *entry = (struct table_entry){.key = *key, .next = first_of(table, key) & INDEX_MAX, .kind = kind};
+    entry->window_s = (uint32_t)((window_us + 999999) / 1000000);
+    if (kind == TABLE_MOVING_WINDOW)
+        entry->state.log = log;
+    set_first(table, key, index);
+    table->entries++;
+    return entry;
+}
+
+void table_grow_log(struct table *table, struct table_entry *entry, const struct limit *limit, uint64_t now_us)
+{
+    uint32_t cap = strategy_log_wanted(&entry->state, limit);
+    struct strategy_log *old = entry->state.log, *log;
+
+    if (cap == old->cap)
+        return;
+    log = log_create(table, cap);
+    if (log == NULL) {
+        sweep(table, SWEEP_STEPS, now_us);
+        log = log_create(table, cap);
+        if (log == NULL)
+            return;
+    }
+    strategy_log_copy(log, old);
+    entry->state.log = log;
+    log_destroy(table, old);
+}

@@ -1,0 +1,374 @@
+/* Every vector of vectors.txt, and properties that hold whatever comes. */
+#include "ratelimit/strategy.h"
+#include <check.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MINUTE UINT64_C(60000000)
+
+struct limiter {
+    enum limit_strategy strategy;
+    struct limit limit;
+    struct strategy_state state;
+};
+
+static void open_limiter(struct limiter *l, enum limit_strategy strategy, uint64_t amount, uint64_t window_us)
+{
+    *l = (struct limiter){strategy, {.amount = amount, .window_us = window_us, .multiple = 1}, {0}};
+    if (strategy == LIMIT_MOVING_WINDOW) {
+        l->state.log = malloc(strategy_log_size(STRATEGY_LOG_MIN));
+        strategy_log_init(l->state.log, STRATEGY_LOG_MIN);
+    }
+}
+
+static void close_limiter(struct limiter *l)
+{
+    if (l->strategy == LIMIT_MOVING_WINDOW)
+        free(l->state.log);
+}
+
+static void grow(struct limiter *l)
+{
+    uint32_t cap = strategy_log_wanted(&l->state, &l->limit);
+    if (cap == l->state.log->cap)
+        return;
+    struct strategy_log *log = malloc(strategy_log_size(cap));
+    strategy_log_init(log, cap);
+    strategy_log_copy(log, l->state.log);
+    free(l->state.log);
+    l->state.log = log;
+}
+
+/* Tests and, if allowed, commits. */
+static bool hit(struct limiter *l, uint64_t now, uint64_t cost, uint64_t *retry, uint64_t *ticket)
+{
+    if (!strategy_allows(l->strategy, &l->state, &l->limit, now, cost, retry))
+        return false;
+    if (l->strategy == LIMIT_MOVING_WINDOW)
+        grow(l);
+    *ticket = strategy_commit(l->strategy, &l->state, &l->limit, now, cost);
+    return true;
+}
+
+/* ---- vectors ---- */
+
+static struct {
+    struct limiter limiter;
+    bool open;
+    char name[128];
+    unsigned line, hits, vectors;
+    uint64_t tickets[256];
+} reader;
+
+static void expect_numbers(uint64_t now, uint64_t remaining, uint64_t reset, uint64_t full)
+{
+    struct limiter *l = &reader.limiter;
+    struct strategy_numbers numbers;
+    strategy_look(l->strategy, &l->state, &l->limit, now, &numbers);
+    ck_assert_msg(numbers.remaining == remaining && numbers.reset_us == reset && numbers.full_us == full,
+                  "line %u, %s: remaining %" PRIu64 " reset %" PRIu64 " full %" PRIu64, reader.line, reader.name,
+                  numbers.remaining, numbers.reset_us, numbers.full_us);
+}
+
+static void read_limit(const char *text)
+{
+    enum limit_strategy strategy;
+    struct limit limit;
+    struct limit_error error;
+    size_t count, len = strcspn(text, " ");
+
+    ck_assert(limit_strategy_parse((struct span){text, len}, &strategy));
+    ck_assert_msg(limit_parse(span_of(text + len), &limit, 1, &count, &error), "line %u: %s", reader.line,
+                  error.message);
+    if (reader.open)
+        close_limiter(&reader.limiter);
+    open_limiter(&reader.limiter, strategy, limit.amount, limit.window_us);
+    reader.open = true;
+    reader.hits = 0;
+    reader.vectors++;
+}
+
+static void read_hit(const char *text)
+{
+    uint64_t now, cost, remaining, reset, full, retry, seen = 0, ticket = 0;
+    char verdict[16], retry_text[32];
+
+    ck_assert_int_eq(sscanf(text, "%" SCNu64 " %" SCNu64 " = %15s %" SCNu64 " %" SCNu64 " %" SCNu64 " %31s", &now,
+                            &cost, verdict, &remaining, &reset, &full, retry_text),
+                     7);
+    retry = strcmp(retry_text, "never") == 0 ? STRATEGY_NEVER : strtoull(retry_text, NULL, 10);
+    bool allowed = hit(&reader.limiter, now, cost, &seen, &ticket);
+    ck_assert_msg(allowed == (strcmp(verdict, "allowed") == 0) && seen == retry,
+                  "line %u, %s: allowed %d retry %" PRIu64, reader.line, reader.name, allowed, seen);
+    ck_assert_uint_lt(reader.hits, 256);
+    reader.tickets[reader.hits++] = ticket;
+    expect_numbers(now, remaining, reset, full);
+}
+
+static void read_adjust(const char *text)
+{
+    uint64_t now, remaining, reset, full;
+    int64_t delta;
+    unsigned which;
+
+    ck_assert_int_eq(sscanf(text, "%" SCNu64 " %u %" SCNd64 " = %" SCNu64 " %" SCNu64 " %" SCNu64, &now, &which, &delta,
+                            &remaining, &reset, &full),
+                     6);
+    ck_assert_uint_lt(which, reader.hits);
+    struct limiter *l = &reader.limiter;
+    strategy_adjust(l->strategy, &l->state, &l->limit, now, reader.tickets[which], delta);
+    expect_numbers(now, remaining, reset, full);
+}
+
+START_TEST(vectors)
+{
+    FILE *file = fopen(TEST_DATA "/ratelimit/vectors.txt", "r");
+    char line[512];
+
+    ck_assert_ptr_nonnull(file);
+    while (fgets(line, sizeof(line), file) != NULL) {
+        reader.line++;
+        line[strcspn(line, "\n")] = '\0';
+        if (line[0] == '\0' || line[0] == '#')
+            continue;
+        if (strncmp(line, "vector ", 7) == 0)
+            snprintf(reader.name, sizeof(reader.name), "%.120s", line + 7);
+        else if (strncmp(line, "limit ", 6) == 0)
+            read_limit(line + 6);
+        else if (strncmp(line, "hit ", 4) == 0)
+            read_hit(line + 4);
+        else if (strncmp(line, "adjust ", 7) == 0)
+            read_adjust(line + 7);
+        else
+            ck_abort_msg("line %u: %s", reader.line, line);
+    }
+    fclose(file);
+    close_limiter(&reader.limiter);
+    ck_assert_uint_ge(reader.vectors, 90);
+}
+END_TEST
+
+/* ---- properties ---- */
+
+static uint64_t random_below(uint64_t limit)
+{
+    static uint64_t seed = 88172645463325252u;
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return seed % limit;
+}
+
+static const uint64_t amounts[] = {1, 2, 7, 60, 500, 20000};
+
+/* The sums of what was admitted, over each window that ends with a hit. A log without room to grow must keep to it too.
+ */
+static void flood_moving(uint64_t amount, bool may_grow)
+{
+    enum { HITS = 4000 };
+    static struct {
+        uint64_t at, cost;
+    } admitted[HITS];
+    struct limiter l;
+    uint64_t now = 12345, window = 0, retry;
+    size_t count = 0, oldest = 0;
+
+    open_limiter(&l, LIMIT_MOVING_WINDOW, amount, MINUTE);
+    for (int i = 0; i < HITS; i++) {
+        uint64_t cost = 1 + (random_below(4) == 0 ? random_below(amount) : 0);
+        now += random_below(MINUTE / 20);
+        if (!strategy_allows(l.strategy, &l.state, &l.limit, now, cost, &retry))
+            continue;
+        if (may_grow)
+            grow(&l);
+        strategy_commit(l.strategy, &l.state, &l.limit, now, cost);
+        admitted[count].at = now;
+        admitted[count++].cost = cost;
+        window += cost;
+        for (; admitted[oldest].at + MINUTE <= now; oldest++)
+            window -= admitted[oldest].cost;
+        ck_assert_uint_le(window, amount);
+        ck_assert_uint_le(l.state.log->count, l.state.log->cap);
+        ck_assert(may_grow || l.state.log->cap == STRATEGY_LOG_MIN);
+    }
+    ck_assert_uint_gt(count, 60);
+    close_limiter(&l);
+}
+
+START_TEST(moving_window_never_admits_more_in_any_window)
+{
+    flood_moving(amounts[_i], true);
+    flood_moving(amounts[_i], false);
+}
+END_TEST
+
+START_TEST(refused_is_admitted_at_its_retry_time_and_not_before)
+{
+    for (int strategy = 0; strategy < 3; strategy++) {
+        struct limiter l;
+        uint64_t now = UINT64_C(1795250030000000), retry, ticket, refusals = 0;
+        open_limiter(&l, (enum limit_strategy)strategy, amounts[_i], MINUTE);
+        for (int i = 0; i < 3000; i++) {
+            uint64_t cost = 1 + random_below(amounts[_i]), again;
+            now += random_below(MINUTE / 10);
+            if (hit(&l, now, cost, &retry, &ticket)) {
+                ck_assert_uint_eq(retry, now);
+                continue;
+            }
+            refusals++;
+            ck_assert_uint_gt(retry, now);
+            ck_assert_uint_le(retry, now + 2 * MINUTE);
+            ck_assert(!hit(&l, retry - 1, cost, &again, &ticket));
+            ck_assert_uint_eq(again, retry);
+            ck_assert(hit(&l, retry, cost, &again, &ticket));
+            now = retry;
+        }
+        ck_assert_uint_gt(refusals, 100);
+        close_limiter(&l);
+    }
+}
+END_TEST
+
+START_TEST(a_log_of_a_large_amount_stays_bounded)
+{
+    struct limiter l;
+    uint64_t retry, ticket, admitted = 0;
+    open_limiter(&l, LIMIT_MOVING_WINDOW, 200000, MINUTE);
+    for (uint64_t i = 0; i < 300000; i++)
+        admitted += hit(&l, 1000 + i * 400, 1, &retry, &ticket);
+    ck_assert_uint_le(l.state.log->cap, STRATEGY_LOG_MAX);
+    ck_assert_uint_le(l.state.log->count, STRATEGY_EXACT_MAX + 2);
+    ck_assert_uint_eq(admitted, 300000); /* 150,000 a minute: rounding of times takes nothing from who stays below */
+    for (uint64_t i = 0; i < 100000; i++)
+        admitted += hit(&l, 1000 + 300000 * 400 + i, 1, &retry, &ticket);
+    /* There was room for 50,000, and 250 of the old ones leave in that tenth of a second. */
+    ck_assert_uint_le(admitted, 300000 + 50250);
+    ck_assert_uint_ge(admitted, 300000 + 50230);
+    close_limiter(&l);
+}
+END_TEST
+
+START_TEST(every_refund_gives_all_back)
+{
+    for (int strategy = 0; strategy < 3; strategy++) {
+        struct limiter l;
+        uint64_t retry, ticket[40], now = MINUTE;
+        struct strategy_numbers numbers;
+        open_limiter(&l, (enum limit_strategy)strategy, 4000, MINUTE);
+        for (int round = 0; round < 50; round++) {
+            for (int i = 0; i < 40; i++)
+                ck_assert(hit(&l, now += random_below(100000), 100, &retry, &ticket[i]));
+            ck_assert(!hit(&l, now, 1, &retry, &ticket[0]));
+            for (int i = 0; i < 40; i++)
+                strategy_adjust(l.strategy, &l.state, &l.limit, now, ticket[i], -100);
+            strategy_look(l.strategy, &l.state, &l.limit, now, &numbers);
+            ck_assert_uint_eq(numbers.remaining, 4000);
+            ck_assert_uint_eq(numbers.reset_us, now);
+            ck_assert(strategy_idle(l.strategy, &l.state, MINUTE, now));
+        }
+        close_limiter(&l);
+    }
+}
+END_TEST
+
+START_TEST(idle_means_that_nothing_is_lost)
+{
+    for (int strategy = 0; strategy < 3; strategy++) {
+        struct limiter l;
+        struct strategy_numbers numbers;
+        uint64_t retry, ticket, now = 5;
+        open_limiter(&l, (enum limit_strategy)strategy, 50, MINUTE);
+        ck_assert(strategy_idle(l.strategy, &l.state, MINUTE, now));
+        for (int i = 0; i < 3000; i++) {
+            now += random_below(random_below(8) == 0 ? 3 * MINUTE : MINUTE / 30);
+            bool idle = strategy_idle(l.strategy, &l.state, MINUTE, now);
+            strategy_look(l.strategy, &l.state, &l.limit, now, &numbers);
+            if (idle)
+                ck_assert_uint_eq(numbers.remaining, 50);
+            hit(&l, now, 1 + random_below(20), &retry, &ticket);
+            ck_assert(!strategy_idle(l.strategy, &l.state, MINUTE, now));
+        }
+        ck_assert(strategy_idle(l.strategy, &l.state, MINUTE, now + 2 * MINUTE));
+        close_limiter(&l);
+    }
+}
+END_TEST
+
+/* Whatever the clock does, in a time that it says has passed no more is admitted than in that time and two windows. */
+START_TEST(clocks_that_jump_neither_free_nor_freeze)
+{
+    for (int strategy = 0; strategy < 3; strategy++) {
+        struct limiter l;
+        uint64_t retry, ticket, now = 1000 * MINUTE, admitted = 0, passed = 0;
+        open_limiter(&l, (enum limit_strategy)strategy, 10, MINUTE);
+        for (int i = 0; i < 20000; i++) {
+            if (random_below(50) == 0)
+                now -= random_below(now / 2 < 5 * MINUTE ? now / 2 : 5 * MINUTE); /* set back: no time passes */
+            uint64_t step = random_below(MINUTE / 100);
+            now += step;
+            passed += step;
+            admitted += hit(&l, now, 1, &retry, &ticket);
+        }
+        uint64_t windows = passed / MINUTE;
+        ck_assert_uint_le(admitted, (windows + 2) * 10);
+        /* Setting back by less than the tolerance may hold each of the 400 jumps up for a second. */
+        ck_assert_uint_ge(admitted, windows * 10 * 8 / 10);
+        now /= 1000;
+        ck_assert(hit(&l, now, 0, &retry, &ticket) || retry <= now + 2 * MINUTE);
+        ck_assert(hit(&l, now + 2 * MINUTE, 10, &retry, &ticket));
+        close_limiter(&l);
+    }
+}
+END_TEST
+
+START_TEST(any_numbers_are_safe)
+{
+    static const uint64_t edges[] = {0,          1,          UINT32_MAX,       INT64_MAX, UINT64_MAX, UINT64_MAX - 1,
+                                     MINUTE - 1, 1ULL << 62, (1ULL << 62) - 1, 1ULL << 63};
+    uint64_t tickets[64] = {0}, windows[] = {1, MINUTE, UINT64_C(3110400000000000)};
+    for (int round = 0; round < 300; round++) {
+        struct limiter l;
+        struct strategy_numbers numbers;
+        uint64_t retry;
+        open_limiter(&l, (enum limit_strategy)(round % 3), round % 2 ? LIMIT_AMOUNT_MAX : random_below(20000),
+                     windows[random_below(3)]);
+        for (int i = 0; i < 200; i++) {
+            uint64_t now = edges[random_below(10)] + random_below(3) - 1;
+            uint64_t cost = random_below(2) ? edges[random_below(10)] : random_below(l.limit.amount + 2);
+            bool allowed = hit(&l, now, cost, &retry, &tickets[i % 64]);
+            ck_assert(!allowed || (cost <= l.limit.amount && l.limit.amount != 0));
+            int64_t delta = (int64_t)edges[random_below(10)];
+            if (random_below(3) == 0)
+                strategy_adjust(l.strategy, &l.state, &l.limit, now, tickets[random_below(64)], delta);
+            strategy_look(l.strategy, &l.state, &l.limit, now, &numbers);
+            ck_assert_uint_le(numbers.remaining, l.limit.amount);
+            ck_assert_uint_le(numbers.reset_us, numbers.full_us);
+            strategy_idle(l.strategy, &l.state, l.limit.window_us, now);
+        }
+        close_limiter(&l);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tc = tcase_create("strategy");
+    int count = (int)(sizeof(amounts) / sizeof(amounts[0]));
+    tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, vectors);
+    tcase_add_loop_test(tc, moving_window_never_admits_more_in_any_window, 0, count);
+    tcase_add_loop_test(tc, refused_is_admitted_at_its_retry_time_and_not_before, 0, count);
+    tcase_add_test(tc, a_log_of_a_large_amount_stays_bounded);
+    tcase_add_test(tc, every_refund_gives_all_back);
+    tcase_add_test(tc, idle_means_that_nothing_is_lost);
+    tcase_add_test(tc, clocks_that_jump_neither_free_nor_freeze);
+    tcase_add_test(tc, any_numbers_are_safe);
+    Suite *suite = suite_create("strategy");
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
