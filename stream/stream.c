@@ -1,8 +1,6 @@
 #include "stream/stream.h"
 #include "base/clock.h"
 #include <assert.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #define HIGH_WATER_DEFAULT ((size_t)64 * 1024)
@@ -10,17 +8,6 @@
 #define BLOCK_SMALL ((size_t)4096)
 #define BLOCK_LARGE ((size_t)16384)
 #define JSON_TAIL ((size_t)8192)
-#define HEADS_CACHED 64
-
-struct chunk {
-    atomic_uint refs;
-    struct chunk *next;   /* in the stream; the list's owner is the stream's thread */
-    uint64_t start;       /* offset of the first byte in the stream */
-    struct span bytes;    /* what is visible so far */
-    size_t cap;           /* allocated bytes, which limits count */
-    h2o_buffer_t *buffer; /* the producer's buffer, belonging to this thread; NULL: `bytes.base` is malloc'ed */
-    struct chunk *parent; /* the counted chunk whose bytes these are; NULL: they are its own */
-};
 
 struct stream {
     unsigned refs; /* producer, subscribers, and whoever is inside a call */
@@ -41,124 +28,6 @@ struct stream {
     char *json_tail; /* the last bytes of a JSON document */
     size_t json_tail_len;
 };
-
-static __thread struct chunk *free_heads;
-static __thread unsigned free_head_count;
-static __thread bool free_heads_watched;
-static pthread_once_t free_heads_once = PTHREAD_ONCE_INIT;
-static pthread_key_t free_heads_key;
-
-/* ---- chunks ---- */
-
-/* Runs when a thread ends. */
-static void drop_free_heads(void *unused)
-{
-    (void)unused;
-    for (struct chunk *chunk; (chunk = free_heads) != NULL; free(chunk))
-        free_heads = chunk->next;
-    free_head_count = HEADS_CACHED; /* whatever else ends with the thread adds none */
-}
-
-static void make_free_heads_key(void)
-{
-    if (pthread_key_create(&free_heads_key, drop_free_heads) != 0)
-        h2o_fatal("no thread-specific data");
-}
-
-/* Keeps a chunk's head for the next one. */
-static void recycle_head(struct chunk *chunk)
-{
-    if (!free_heads_watched) {
-        pthread_once(&free_heads_once, make_free_heads_key);
-        pthread_setspecific(free_heads_key, &free_heads);
-        free_heads_watched = true;
-    }
-    chunk->next = free_heads;
-    free_heads = chunk;
-    free_head_count++;
-}
-
-static struct chunk *chunk_create(void)
-{
-    struct chunk *chunk = free_heads;
-    if (chunk != NULL) {
-        free_heads = chunk->next;
-        free_head_count--;
-    } else {
-        chunk = h2o_mem_alloc(sizeof(*chunk));
-    }
-    *chunk = (struct chunk){.refs = 1};
-    return chunk;
-}
-
-static struct chunk *chunk_create_block(size_t cap)
-{
-    struct chunk *chunk = chunk_create();
-    chunk->bytes.base = h2o_mem_alloc(cap);
-    chunk->cap = cap;
-    return chunk;
-}
-
-void chunk_release(struct chunk *chunk)
-{
-    if (atomic_fetch_sub_explicit(&chunk->refs, 1, memory_order_acq_rel) != 1)
-        return;
-    if (chunk->parent != NULL)
-        chunk_release(chunk->parent);
-    else if (chunk->buffer != NULL)
-        h2o_buffer_dispose(&chunk->buffer);
-    else
-        free((char *)chunk->bytes.base);
-    if (free_head_count < HEADS_CACHED)
-        recycle_head(chunk);
-    else
-        free(chunk);
-}
-
-struct chunk *chunk_retain(const struct slice *slice, struct span *bytes)
-{
-    if (slice->chunk->buffer == NULL) {
-        atomic_fetch_add_explicit(&slice->chunk->refs, 1, memory_order_relaxed);
-        *bytes = slice->bytes;
-        return slice->chunk;
-    }
-    struct chunk *copy = chunk_create_block(slice->bytes.len);
-    memcpy((char *)copy->bytes.base, slice->bytes.base, slice->bytes.len);
-    copy->bytes.len = slice->bytes.len;
-    *bytes = copy->bytes;
-    return copy;
-}
-
-struct chunk *chunk_adopt(char *memory, size_t len, size_t cap)
-{
-    struct chunk *chunk = chunk_create();
-    chunk->bytes = (struct span){memory, len};
-    chunk->cap = cap;
-    return chunk;
-}
-
-struct span chunk_bytes(const struct chunk *chunk)
-{
-    return chunk->bytes;
-}
-
-size_t chunk_allocated(const struct chunk *chunk)
-{
-    return sizeof(*chunk) + chunk->cap;
-}
-
-/* Another head over the same bytes, so that a chunk can stand in several streams, also of several threads. Counts
- * nothing in the stream's own limits: the memory is there anyway. */
-static struct chunk *chunk_share(struct chunk *chunk)
-{
-    struct chunk *parent = chunk->parent != NULL ? chunk->parent : chunk;
-    struct chunk *head = chunk_create();
-    assert(chunk->buffer == NULL);
-    atomic_fetch_add_explicit(&parent->refs, 1, memory_order_relaxed);
-    head->parent = parent;
-    head->bytes = chunk->bytes;
-    return head;
-}
 
 /* ---- life ---- */
 
@@ -186,7 +55,7 @@ static void stream_unref(struct stream *stream)
     assert(stream->subscribers == NULL);
     while (stream->head != NULL) {
         struct chunk *chunk = stream->head;
-        stream->head = chunk->next;
+        stream->head = chunk->_next;
         chunk_release(chunk);
     }
     if (stream->settings.sse)
@@ -194,6 +63,22 @@ static void stream_unref(struct stream *stream)
     free(stream->json_tail);
     free(stream->message);
     free(stream);
+}
+
+static struct stream_subscriber *next_to_tell(const struct stream *stream)
+{
+    struct stream_subscriber *found = NULL;
+    for (struct stream_subscriber *s = stream->subscribers; s != NULL; s = s->_next) {
+        if (!s->_pending)
+            continue;
+        /* Of the end those who only watch hear first: a reader who has the last byte may count on what they do with it.
+         */
+        if (stream->state != STREAM_OPEN && s->passive)
+            return s;
+        if (found == NULL)
+            found = s;
+    }
+    return found;
 }
 
 /* Calls everybody who waits for a change. The stream must be pinned by the caller. */
@@ -205,16 +90,13 @@ static void notify(struct stream *stream)
     enum stream_state state = stream->state;
     for (struct stream_subscriber *s = stream->subscribers; s != NULL; s = s->_next)
         s->_pending = s->_waiting;
-again:
-    for (struct stream_subscriber *s = stream->subscribers; s != NULL; s = s->_next) {
-        if (!s->_pending)
-            continue;
+    struct stream_subscriber *s;
+    while ((s = next_to_tell(stream)) != NULL) {
         s->_pending = false;
         s->_waiting = false;
         s->on_data(s);
         if (stream->facts.bytes != bytes || stream->state != state)
             return; /* a nested change has told everybody */
-        goto again;
     }
 }
 
@@ -229,6 +111,16 @@ static uint64_t slowest_cursor(const struct stream *stream)
     return slowest;
 }
 
+/* How far the slowest of those who still read is behind: what back-pressure goes by. */
+static uint64_t lag(const struct stream *stream)
+{
+    uint64_t slowest = stream->facts.bytes;
+    for (const struct stream_subscriber *s = stream->subscribers; s != NULL; s = s->_next)
+        if (!s->_stopped && s->_cursor < slowest)
+            slowest = s->_cursor;
+    return stream->facts.bytes - slowest;
+}
+
 /* Lets go of the chunks that every cursor has left. */
 static void drop_consumed(struct stream *stream)
 {
@@ -236,28 +128,28 @@ static void drop_consumed(struct stream *stream)
         return;
     uint64_t slowest = slowest_cursor(stream);
     struct chunk *chunk;
-    while ((chunk = stream->head) != NULL && chunk->start + chunk->bytes.len <= slowest) {
-        stream->head = chunk->next;
+    while ((chunk = stream->head) != NULL && chunk->_start + chunk->_bytes.len <= slowest) {
+        stream->head = chunk->_next;
         if (stream->head == NULL)
             stream->tail = NULL;
         for (struct stream_subscriber *s = stream->subscribers; s != NULL; s = s->_next)
             if (s->_chunk == chunk)
-                s->_chunk = chunk->next;
-        stream->held -= chunk->cap;
+                s->_chunk = chunk->_next;
+        stream->held -= chunk->_cap;
         chunk_release(chunk);
     }
 }
 
 static void push_chunk(struct stream *stream, struct chunk *chunk, uint64_t start)
 {
-    chunk->start = start;
-    chunk->next = NULL;
+    chunk->_start = start;
+    chunk->_next = NULL;
     if (stream->tail != NULL)
-        stream->tail->next = chunk;
+        stream->tail->_next = chunk;
     else
         stream->head = chunk;
     stream->tail = chunk;
-    stream->held += chunk->cap;
+    stream->held += chunk->_cap;
     for (struct stream_subscriber *s = stream->subscribers; s != NULL; s = s->_next)
         if (s->_chunk == NULL)
             s->_chunk = chunk;
@@ -269,16 +161,16 @@ static void pack(struct stream *stream, struct span bytes)
     uint64_t start = stream->facts.bytes;
     while (bytes.len != 0) {
         struct chunk *tail = stream->tail;
-        if (tail == NULL || tail->buffer != NULL || tail->bytes.len == tail->cap) {
+        if (tail == NULL || tail->_buffer != NULL || tail->_bytes.len == tail->_cap) {
             size_t cap = stream->held < BLOCK_LARGE ? BLOCK_SMALL : BLOCK_LARGE;
             tail = chunk_create_block(bytes.len > cap ? bytes.len : cap);
             push_chunk(stream, tail, start);
         }
-        size_t n = tail->cap - tail->bytes.len;
+        size_t n = tail->_cap - tail->_bytes.len;
         if (n > bytes.len)
             n = bytes.len;
-        memcpy((char *)tail->bytes.base + tail->bytes.len, bytes.base, n);
-        tail->bytes.len += n;
+        memcpy((char *)tail->_bytes.base + tail->_bytes.len, bytes.base, n);
+        tail->_bytes.len += n;
         start += n;
         bytes = span_skip(bytes, n);
     }
@@ -297,10 +189,10 @@ struct stream *stream_create_ended(const struct stream_settings *settings, const
     if (facts->events != 0)
         stream->facts.first_event_us = stream->facts.last_event_us = clock_us();
     for (size_t i = 0; i < count; i++) {
-        if (chunks[i]->bytes.len == 0)
+        if (chunks[i]->_bytes.len == 0)
             continue;
         push_chunk(stream, chunk_share(chunks[i]), stream->facts.bytes);
-        stream->facts.bytes += chunks[i]->bytes.len;
+        stream->facts.bytes += chunks[i]->_bytes.len;
     }
     return stream;
 }
@@ -384,7 +276,7 @@ static enum stream_demand appended(struct stream *stream)
         drop_consumed(stream); /* a reader may have left */
         if (stream->held > stream->settings.max_bytes) {
             demand = STREAM_FULL;
-        } else if (stream->facts.bytes - slowest_cursor(stream) >= stream->settings.high_water) {
+        } else if (lag(stream) >= stream->settings.high_water) {
             stream->paused = true;
             demand = STREAM_PAUSE;
         }
@@ -403,10 +295,10 @@ enum stream_demand stream_append_buffer(struct stream *stream, h2o_buffer_t **in
     look_at(stream, bytes);
     if (is_direct(stream)) {
         struct chunk *chunk = chunk_create();
-        chunk->buffer = *input;
-        chunk->bytes = bytes;
-        chunk->cap = (*input)->capacity;
-        h2o_buffer_init(input, chunk->buffer->_prototype);
+        chunk->_buffer = *input;
+        chunk->_bytes = bytes;
+        chunk->_cap = (*input)->capacity;
+        h2o_buffer_init(input, chunk->_buffer->_prototype);
         push_chunk(stream, chunk, stream->facts.bytes);
     } else {
         pack(stream, bytes);
@@ -460,17 +352,17 @@ void stream_break(struct stream *stream, enum stream_failure why, const char *me
 
 bool stream_subscribe(struct stream *stream, struct stream_subscriber *subscriber, uint64_t from)
 {
-    uint64_t first = stream->head != NULL ? stream->head->start : stream->facts.bytes;
+    uint64_t first = stream->head != NULL ? stream->head->_start : stream->facts.bytes;
     if (from < first || from > stream->facts.bytes)
         return false;
     subscriber->_stream = stream;
     subscriber->_cursor = from;
     subscriber->_waiting = true;
-    subscriber->_pending = false;
+    subscriber->_pending = subscriber->_stopped = false;
     subscriber->_chunk = stream->head;
-    while (subscriber->_chunk != NULL && subscriber->_chunk->next != NULL &&
-           subscriber->_chunk->start + subscriber->_chunk->bytes.len <= from)
-        subscriber->_chunk = subscriber->_chunk->next;
+    while (subscriber->_chunk != NULL && subscriber->_chunk->_next != NULL &&
+           subscriber->_chunk->_start + subscriber->_chunk->_bytes.len <= from)
+        subscriber->_chunk = subscriber->_chunk->_next;
     subscriber->_next = stream->subscribers;
     stream->subscribers = subscriber;
     stream->reader_count += !subscriber->passive;
@@ -495,7 +387,7 @@ void stream_unsubscribe(struct stream_subscriber *subscriber)
                 stream->producer.cancel(stream->producer.ctx);
         } else {
             drop_consumed(stream);
-            if (stream->paused && stream->facts.bytes - slowest_cursor(stream) <= stream->settings.high_water / 2) {
+            if (stream->paused && lag(stream) <= stream->settings.high_water / 2) {
                 stream->paused = false;
                 stream->producer.resume(stream->producer.ctx);
             }
@@ -509,7 +401,7 @@ void stream_stop_reading(struct stream_subscriber *subscriber)
     struct stream *stream = subscriber->_stream;
     if (stream == NULL || subscriber->passive)
         return;
-    subscriber->passive = true;
+    subscriber->passive = subscriber->_stopped = true;
     subscriber->_waiting = subscriber->_pending = false;
     if (--stream->reader_count == 0 && stream->state == STREAM_OPEN && !stream->appending)
         stream->producer.cancel(stream->producer.ctx);
@@ -519,8 +411,8 @@ size_t stream_peek(struct stream_subscriber *subscriber, struct slice *slices, s
 {
     size_t count = 0;
     uint64_t cursor = subscriber->_cursor;
-    for (struct chunk *chunk = subscriber->_chunk; chunk != NULL && count < max; chunk = chunk->next) {
-        struct span rest = span_skip(chunk->bytes, (size_t)(cursor - chunk->start));
+    for (struct chunk *chunk = subscriber->_chunk; chunk != NULL && count < max; chunk = chunk->_next) {
+        struct span rest = span_skip(chunk->_bytes, (size_t)(cursor - chunk->_start));
         if (rest.len == 0)
             continue;
         slices[count++] = (struct slice){rest, chunk};
@@ -534,12 +426,12 @@ void stream_consume(struct stream_subscriber *subscriber, size_t bytes)
     struct stream *stream = subscriber->_stream;
     subscriber->_cursor += bytes;
     assert(subscriber->_cursor <= stream->facts.bytes);
-    while (subscriber->_chunk != NULL && subscriber->_chunk->next != NULL &&
-           subscriber->_chunk->start + subscriber->_chunk->bytes.len <= subscriber->_cursor)
-        subscriber->_chunk = subscriber->_chunk->next;
+    while (subscriber->_chunk != NULL && subscriber->_chunk->_next != NULL &&
+           subscriber->_chunk->_start + subscriber->_chunk->_bytes.len <= subscriber->_cursor)
+        subscriber->_chunk = subscriber->_chunk->_next;
     drop_consumed(stream);
     if (stream->paused && !stream->appending && stream->state == STREAM_OPEN &&
-        stream->facts.bytes - slowest_cursor(stream) <= stream->settings.high_water / 2) {
+        lag(stream) <= stream->settings.high_water / 2) {
         stream->paused = false;
         stream->producer.resume(stream->producer.ctx);
     }

@@ -18,8 +18,8 @@
 #ifndef WEIR_STREAM_STREAM_H
 #define WEIR_STREAM_STREAM_H
 
+#include "stream/chunk.h"
 #include "stream/dialect.h"
-#include <h2o/memory.h>
 
 enum stream_state {
     STREAM_OPEN,
@@ -41,15 +41,6 @@ enum stream_failure {
     STREAM_OVERFLOW,  /* more waited than the stream may hold */
     STREAM_CANCELLED, /* nobody reads any more, or the gateway is ending */
     STREAM_FAILURES,
-};
-
-/* A chunk's bytes never change once they are visible. */
-struct chunk;
-
-/* A piece of a stream for a subscriber to read; valid until consumed, or longer with chunk_retain. */
-struct slice {
-    struct span bytes;
-    struct chunk *chunk;
 };
 
 /* What the stream asks of its producer. None is called from within stream_append*, stream_end or stream_break, which
@@ -102,6 +93,7 @@ struct stream_subscriber {
     struct stream_subscriber *_next;
     struct chunk *_chunk; /* the chunk that the cursor stands in or just behind; NULL: the next to come */
     uint64_t _cursor;
+    bool _stopped; /* by stream_stop_reading */
     bool _waiting; /* on_data may be called */
     bool _pending; /* and is about to be, in this round */
 };
@@ -182,21 +174,5 @@ bool stream_is_sse(const struct stream *stream);
 
 /* "connect", "reset", …: for logs and metric labels. */
 const char *stream_failure_name(enum stream_failure failure);
-
-/* Keeps the bytes of a slice beyond stream_consume. Returns a counted chunk that holds them, at *bytes: the slice's own
- * chunk, or a copy where that one's memory belongs to this thread. */
-struct chunk *chunk_retain(const struct slice *slice, struct span *bytes);
-
-/* A counted chunk of `len` bytes at `memory`, of which malloc gave `cap`, and which it takes over. */
-struct chunk *chunk_adopt(char *memory, size_t len, size_t cap);
-
-/* The bytes of a chunk that chunk_retain or chunk_adopt gave. */
-struct span chunk_bytes(const struct chunk *chunk);
-
-/* The memory that a chunk takes up, its own head included. */
-size_t chunk_allocated(const struct chunk *chunk);
-
-/* Drops a count; any thread. */
-void chunk_release(struct chunk *chunk);
 
 #endif

@@ -1,0 +1,128 @@
+#include "cache/entry.h"
+#include <h2o/memory.h>
+#include <openssl/evp.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#define ETAG_DIGITS 32
+
+/* The others belong to the exchange that they came with: its id, its date, its limits, its connection. */
+static bool is_kept(struct span name)
+{
+    static const struct span names[] = {SPAN("content-type"), SPAN("content-language"), SPAN("openai-model"),
+                                        SPAN("openai-version")};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (span_eq(names[i], name))
+            return true;
+    return false;
+}
+
+/* Fetched once: looking an algorithm up by name costs more than hashing a short answer. */
+static EVP_MD *sha256;
+static pthread_once_t sha256_once = PTHREAD_ONCE_INIT;
+
+static void fetch_sha256(void)
+{
+    sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+}
+
+static void make_etag(struct cache_entry *entry)
+{
+    static const char digits[] = "0123456789abcdef";
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    pthread_once(&sha256_once, fetch_sha256);
+    bool done = ctx != NULL && sha256 != NULL && EVP_DigestInit_ex2(ctx, sha256, NULL) == 1;
+    for (size_t i = 0; done && i < entry->chunk_count; i++) {
+        struct span bytes = chunk_bytes(entry->chunks[i]);
+        done = EVP_DigestUpdate(ctx, bytes.base, bytes.len) == 1;
+    }
+    if (!done || EVP_DigestFinal_ex(ctx, digest, NULL) != 1)
+        h2o_fatal("SHA-256 failed");
+    EVP_MD_CTX_free(ctx);
+    char *out = entry->etag;
+    *out++ = '"';
+    for (int i = 0; i < ETAG_DIGITS; i++)
+        *out++ = digits[digest[i / 2] >> (i % 2 == 0 ? 4 : 0) & 15];
+    *out++ = '"';
+    *out = '\0';
+}
+
+static struct span put(char **to, struct span bytes)
+{
+    struct span copy = {*to, bytes.len};
+    if (bytes.len != 0)
+        memcpy(*to, bytes.base, bytes.len);
+    *to += bytes.len;
+    return copy;
+}
+
+struct cache_entry *cache_entry_create(const struct cache_entry_parts *parts)
+{
+    /* One block: the entry, its headers, its chunks' pointers, then all strings. */
+    size_t headers = 0, strings = parts->scope_name.len + parts->model.len;
+    for (size_t i = 0; i < parts->header_count; i++) {
+        if (!is_kept(parts->headers[i].name))
+            continue;
+        headers++;
+        strings += parts->headers[i].name.len + parts->headers[i].value.len;
+    }
+    size_t fixed = sizeof(struct cache_entry) + headers * sizeof(struct cache_header) +
+                   parts->chunk_count * sizeof(struct chunk *);
+    struct cache_entry *entry = h2o_mem_alloc(fixed + strings);
+    struct cache_header *header = (struct cache_header *)(entry + 1);
+    struct chunk **chunks = (struct chunk **)(header + headers);
+    char *at = (char *)entry + fixed;
+    *entry = (struct cache_entry){
+        .key = parts->key,
+        .status = parts->status,
+        .sse = parts->sse,
+        .dialect = parts->dialect,
+        .headers = header,
+        .header_count = headers,
+        .chunks = chunks,
+        .chunk_count = parts->chunk_count,
+        .facts = parts->facts,
+        .created_us = parts->created_us,
+        .expires_us = parts->expires_us,
+        .allocated = fixed + strings,
+        ._refs = 1,
+    };
+    for (size_t i = 0; i < parts->header_count; i++)
+        if (is_kept(parts->headers[i].name))
+            *header++ = (struct cache_header){put(&at, parts->headers[i].name), put(&at, parts->headers[i].value)};
+    entry->scope_name = put(&at, parts->scope_name);
+    entry->model = put(&at, parts->model);
+    for (size_t i = 0; i < parts->chunk_count; i++) {
+        chunks[i] = parts->chunks[i];
+        entry->allocated += chunk_allocated(chunks[i]);
+    }
+    if (!entry->sse)
+        make_etag(entry);
+    return entry;
+}
+
+void cache_entry_retain(struct cache_entry *entry)
+{
+    atomic_fetch_add_explicit(&entry->_refs, 1, memory_order_relaxed);
+}
+
+void cache_entry_release(struct cache_entry *entry)
+{
+    if (atomic_fetch_sub_explicit(&entry->_refs, 1, memory_order_acq_rel) != 1)
+        return;
+    for (size_t i = 0; i < entry->chunk_count; i++)
+        chunk_release(entry->chunks[i]);
+    free(entry);
+}
+
+struct stream *cache_entry_replay(const struct cache_entry *entry)
+{
+    struct stream_settings settings = {.dialect = entry->dialect, .sse = entry->sse};
+    return stream_create_ended(&settings, &entry->facts, entry->chunks, entry->chunk_count);
+}
+
+uint64_t cache_entry_age(const struct cache_entry *entry, uint64_t now_us)
+{
+    return now_us > entry->created_us ? (now_us - entry->created_us) / 1000000 : 0;
+}

@@ -1,0 +1,63 @@
+/* A stored answer: immutable once made, counted, shared by all threads. It holds what a hit needs: the head's few
+ * headers, the body in chunks that are replayed without a copy, and what was learnt from the stream when it was new. */
+#ifndef WEIR_CACHE_ENTRY_H
+#define WEIR_CACHE_ENTRY_H
+
+#include "cache/key.h"
+#include "stream/stream.h"
+#include <stdatomic.h>
+
+#define CACHE_ETAG_SIZE 35 /* two quotes, 32 hexadecimal digits, NUL */
+
+struct cache_entry {
+    struct cache_key key;
+    int status;
+    bool sse;
+    const struct dialect *dialect;
+    const struct cache_header *headers; /* those worth keeping, content-type among them */
+    size_t header_count;
+    struct span scope_name, model; /* of the question: for purges */
+    struct chunk *const *chunks;
+    size_t chunk_count;
+    struct stream_facts facts; /* bytes, events and usage of the stream that it was */
+    uint64_t created_us;       /* clock_us(): Age counts from here */
+    uint64_t expires_us;
+    char etag[CACHE_ETAG_SIZE]; /* strong, with its quotes (RFC 9110 §8.8.3); empty for streams */
+    size_t allocated;           /* all the memory that the entry holds */
+
+    atomic_uint _refs;
+    struct cache_entry *_newer, *_older; /* in the store that it is in, under that store's lock */
+    struct cache_entry *_next;           /* in its bucket; then in the list of those to let go */
+};
+
+/* What an entry is made of; all of it but the chunks is copied. */
+struct cache_entry_parts {
+    struct cache_key key;
+    int status;
+    bool sse;
+    const struct dialect *dialect;
+    const struct cache_header *headers;
+    size_t header_count;
+    struct span scope_name, model;
+    struct chunk **chunks; /* each one's count becomes the entry's */
+    size_t chunk_count;
+    struct stream_facts facts;
+    uint64_t created_us, expires_us;
+};
+
+/* A new entry with one count, the caller's. Headers that are not worth keeping are left out. The chunks must be of
+ * memory that crosses threads. */
+struct cache_entry *cache_entry_create(const struct cache_entry_parts *parts);
+
+/* Counts are for any thread. */
+void cache_entry_retain(struct cache_entry *entry);
+void cache_entry_release(struct cache_entry *entry);
+
+/* A stream of this thread that is over already and holds the entry's body; it does not need the entry. See
+ * stream_create_ended for how it is read and let go. */
+struct stream *cache_entry_replay(const struct cache_entry *entry);
+
+/* Age in whole seconds (RFC 9111 §5.1). */
+uint64_t cache_entry_age(const struct cache_entry *entry, uint64_t now_us);
+
+#endif

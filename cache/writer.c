@@ -1,0 +1,238 @@
+#include "cache/writer.h"
+#include "base/clock.h"
+#include "base/json_scan.h"
+#include <h2o/memory.h>
+#include <stdlib.h>
+
+#define BLOCK_FIRST ((size_t)1024)
+#define BLOCK_SIZE ((size_t)16384) /* what a replay hands out at a time is a few of these */
+#define SLICES_MAX 8
+
+struct writer {
+    struct stream_subscriber subscriber;
+    struct cache_writer_settings settings; /* whose spans point into `strings` */
+    char *block;                           /* the last one, not full yet */
+    size_t block_len, block_cap;
+    struct chunk **chunks; /* the full ones */
+    size_t chunk_count, chunk_cap;
+    size_t held; /* allocated by all of them */
+    char strings[];
+};
+
+static void on_data(struct stream_subscriber *subscriber);
+
+/* ---- start ---- */
+
+static struct span header_value(const struct cache_writer_settings *settings, struct span name)
+{
+    for (size_t i = 0; i < settings->header_count; i++)
+        if (span_eq(settings->headers[i].name, name))
+            return settings->headers[i].value;
+    return SPAN_NONE;
+}
+
+static struct span put(char **to, struct span bytes)
+{
+    struct span copy = {*to, bytes.len};
+    if (bytes.len != 0)
+        memcpy(*to, bytes.base, bytes.len);
+    *to += bytes.len;
+    return copy;
+}
+
+static struct writer *create(const struct cache_writer_settings *settings)
+{
+    size_t headers = settings->header_count * sizeof(struct cache_header);
+    size_t size = headers + settings->scope_name.len + settings->model.len;
+    for (size_t i = 0; i < settings->header_count; i++)
+        size += settings->headers[i].name.len + settings->headers[i].value.len;
+    struct writer *writer = h2o_mem_alloc(sizeof(*writer) + size);
+    *writer = (struct writer){.subscriber = {.on_data = on_data, .passive = true}, .settings = *settings};
+    struct cache_header *header = (struct cache_header *)writer->strings;
+    char *at = writer->strings + headers;
+    for (size_t i = 0; i < settings->header_count; i++)
+        header[i] = (struct cache_header){put(&at, settings->headers[i].name), put(&at, settings->headers[i].value)};
+    writer->settings.headers = header;
+    writer->settings.scope_name = put(&at, settings->scope_name);
+    writer->settings.model = put(&at, settings->model);
+    return writer;
+}
+
+bool cache_writer_start(const struct cache_writer_settings *settings, struct stream *stream)
+{
+    struct span encoding = header_value(settings, SPAN("content-encoding"));
+    if (settings->status != 200 || (encoding.len != 0 && !span_ieq(span_trim(encoding), SPAN("identity"))))
+        return false;
+    struct writer *writer = create(settings);
+    if (!stream_subscribe(stream, &writer->subscriber, 0)) {
+        free(writer);
+        return false;
+    }
+    if (stream_unread(&writer->subscriber) != 0 || stream_state(stream) != STREAM_OPEN)
+        stream_ready(&writer->subscriber);
+    return true;
+}
+
+/* ---- bytes ---- */
+
+static void seal_block(struct writer *writer)
+{
+    if (writer->block_len == 0)
+        return;
+    if (writer->chunk_count == writer->chunk_cap) {
+        writer->chunk_cap = writer->chunk_cap == 0 ? 4 : writer->chunk_cap * 2;
+        writer->chunks = h2o_mem_realloc(writer->chunks, writer->chunk_cap * sizeof(struct chunk *));
+    }
+    struct chunk *chunk = chunk_adopt(writer->block, writer->block_len, writer->block_cap);
+    writer->chunks[writer->chunk_count++] = chunk;
+    writer->held += chunk_allocated(chunk);
+    writer->block = NULL;
+    writer->block_len = writer->block_cap = 0;
+}
+
+static void collect(struct writer *writer, struct span bytes)
+{
+    while (bytes.len != 0) {
+        if (writer->block_len == writer->block_cap) {
+            if (writer->block_cap == BLOCK_SIZE)
+                seal_block(writer);
+            /* A short answer fits into one small block; one that is longer gets full ones at once. */
+            size_t cap = writer->chunk_count != 0 ? BLOCK_SIZE
+                         : writer->block_cap == 0 ? BLOCK_FIRST
+                                                  : writer->block_cap * 2;
+            writer->block = h2o_mem_realloc(writer->block, cap);
+            writer->block_cap = cap;
+        }
+        size_t n = writer->block_cap - writer->block_len;
+        if (n > bytes.len)
+            n = bytes.len;
+        memcpy(writer->block + writer->block_len, bytes.base, n);
+        writer->block_len += n;
+        bytes = span_skip(bytes, n);
+    }
+}
+
+/* ---- the end ---- */
+
+/* Whether a plain answer is one whole JSON document that is no error. */
+static enum cache_outcome judge_json(struct writer *writer)
+{
+    static const struct span names[] = {SPAN("error")};
+    struct json_value error;
+    struct json_error problem;
+    size_t total = 0, count = writer->chunk_count;
+    for (size_t i = 0; i < count; i++)
+        total += chunk_bytes(writer->chunks[i]).len;
+    if (total == 0)
+        return CACHE_UNCLEAR;
+    struct span text = chunk_bytes(writer->chunks[0]);
+    char *copy = NULL;
+    if (count > 1) {
+        copy = h2o_mem_alloc(total);
+        text = (struct span){copy, 0};
+        for (size_t i = 0; i < count; i++) {
+            struct span bytes = chunk_bytes(writer->chunks[i]);
+            memcpy(copy + text.len, bytes.base, bytes.len);
+            text.len += bytes.len;
+        }
+    }
+    bool valid = json_scan(text, names, 1, &error, NULL, &problem);
+    free(copy);
+    if (!valid)
+        return CACHE_UNCLEAR;
+    return error.type == JSON_MISSING || error.type == JSON_NULL ? CACHE_STORED : CACHE_ERROR;
+}
+
+static enum cache_outcome judge(struct writer *writer)
+{
+    const struct stream *stream = writer->subscriber._stream;
+    const struct stream_facts *facts = stream_facts(stream);
+    /* Many clients leave at the last event, before the body's own end: the answer is whole all the same. */
+    bool left_at_the_end = stream_failure(stream) == STREAM_CANCELLED && stream_is_sse(stream) && facts->terminal &&
+                           stream_ends_at_boundary(stream);
+    if (stream_state(stream) != STREAM_ENDED && !left_at_the_end)
+        return CACHE_BROKEN;
+    if (facts->error_event)
+        return CACHE_ERROR;
+    if (stream_is_sse(stream))
+        return facts->terminal ? CACHE_STORED : CACHE_BROKEN;
+    return judge_json(writer);
+}
+
+static bool store(struct writer *writer)
+{
+    const struct stream *stream = writer->subscriber._stream;
+    const struct cache_writer_settings *settings = &writer->settings;
+    uint64_t now = clock_us();
+    struct cache_entry_parts parts = {
+        .key = settings->key,
+        .status = settings->status,
+        .sse = stream_is_sse(stream),
+        .dialect = stream_dialect(stream),
+        .headers = settings->headers,
+        .header_count = settings->header_count,
+        .scope_name = settings->scope_name,
+        .model = settings->model,
+        .chunks = writer->chunks,
+        .chunk_count = writer->chunk_count,
+        .facts = *stream_facts(stream),
+        .created_us = now,
+        .expires_us = now + settings->ttl_us,
+    };
+    struct cache_entry *entry = cache_entry_create(&parts);
+    writer->chunk_count = 0; /* they are the entry's now */
+    return cache_memory_insert(settings->memory, entry, now);
+}
+
+static void finish(struct writer *writer, enum cache_outcome outcome)
+{
+    stream_unsubscribe(&writer->subscriber);
+    if (writer->settings.on_done != NULL)
+        writer->settings.on_done(writer->settings.ctx, outcome);
+    for (size_t i = 0; i < writer->chunk_count; i++)
+        chunk_release(writer->chunks[i]);
+    free(writer->chunks);
+    free(writer->block);
+    free(writer);
+}
+
+static void on_data(struct stream_subscriber *subscriber)
+{
+    struct writer *writer = H2O_STRUCT_FROM_MEMBER(struct writer, subscriber, subscriber);
+    struct slice slices[SLICES_MAX];
+    size_t count, max = cache_memory_max_entry(writer->settings.memory);
+    while ((count = stream_peek(subscriber, slices, SLICES_MAX)) != 0) {
+        size_t bytes = 0;
+        for (size_t i = 0; i < count; i++) {
+            collect(writer, slices[i].bytes);
+            bytes += slices[i].bytes.len;
+            if (writer->held + writer->block_len > max) {
+                finish(writer, CACHE_TOO_LARGE);
+                return;
+            }
+        }
+        stream_consume(subscriber, bytes);
+    }
+    if (stream_state(subscriber->_stream) == STREAM_OPEN) {
+        stream_ready(subscriber);
+        return;
+    }
+    if (writer->block_len != 0 && writer->block_len < writer->block_cap) {
+        writer->block = h2o_mem_realloc(writer->block, writer->block_len);
+        writer->block_cap = writer->block_len;
+    }
+    seal_block(writer);
+    enum cache_outcome outcome = judge(writer);
+    if (outcome == CACHE_STORED && !store(writer))
+        outcome = CACHE_TOO_LARGE;
+    finish(writer, outcome);
+}
+
+const char *cache_outcome_name(enum cache_outcome outcome)
+{
+    static const char *const names[CACHE_OUTCOMES] = {
+        [CACHE_STORED] = "stored", [CACHE_TOO_LARGE] = "too_large", [CACHE_BROKEN] = "broken",
+        [CACHE_ERROR] = "error",   [CACHE_UNCLEAR] = "unclear",
+    };
+    return names[outcome];
+}
