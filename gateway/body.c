@@ -10,39 +10,47 @@
 #define STREAM_FIELD                                                                                                   \
     FIELD("stream", JSON_BOOL, .nullable = true, .description = "true: the answer comes as server-sent events")
 
+#define USER_FIELD FIELD("user", JSON_MISSING, .description = "who asks, for limits by user")
+#define MAX_TOKENS_FIELD FIELD("max_tokens", JSON_MISSING, .description = "the longest answer wanted")
+
 const struct body_descriptor body_chat = {
     .title = "ChatCompletionRequest",
     .fields = {MODEL_FIELD, STREAM_FIELD,
                FIELD("messages", JSON_ARRAY, .required = true, .non_empty = true,
-                     .description = "the conversation so far")},
-    .field_count = 3,
+                     .description = "the conversation so far"),
+               USER_FIELD, MAX_TOKENS_FIELD,
+               FIELD("max_completion_tokens", JSON_MISSING, .description = "the longest answer wanted")},
+    .field_count = 6,
 };
 
 const struct body_descriptor body_completions = {
     .title = "CompletionRequest",
-    .fields = {MODEL_FIELD, STREAM_FIELD, FIELD("prompt", JSON_MISSING, .description = "the text to go on with")},
-    .field_count = 3,
+    .fields = {MODEL_FIELD, STREAM_FIELD, FIELD("prompt", JSON_MISSING, .description = "the text to go on with"),
+               USER_FIELD, MAX_TOKENS_FIELD},
+    .field_count = 5,
 };
 
 const struct body_descriptor body_embeddings = {
     .title = "EmbeddingRequest",
     .fields = {MODEL_FIELD, STREAM_FIELD,
-               FIELD("input", JSON_MISSING, .required = true, .description = "text or texts to embed")},
-    .field_count = 3,
+               FIELD("input", JSON_MISSING, .required = true, .description = "text or texts to embed"), USER_FIELD},
+    .field_count = 4,
 };
 
 const struct body_descriptor body_responses = {
     .title = "ResponseRequest",
-    .fields = {MODEL_FIELD, STREAM_FIELD, FIELD("input", JSON_MISSING, .description = "text or items")},
-    .field_count = 3,
+    .fields = {MODEL_FIELD, STREAM_FIELD, FIELD("input", JSON_MISSING, .description = "text or items"), USER_FIELD,
+               FIELD("max_output_tokens", JSON_MISSING, .description = "the longest answer wanted")},
+    .field_count = 5,
 };
 
 const struct body_descriptor body_messages = {
     .title = "MessageRequest",
     .fields = {MODEL_FIELD, STREAM_FIELD,
                FIELD("messages", JSON_ARRAY, .required = true, .non_empty = true,
-                     .description = "the conversation so far")},
-    .field_count = 3,
+                     .description = "the conversation so far"),
+               MAX_TOKENS_FIELD},
+    .field_count = 4,
 };
 
 const struct body_descriptor body_any = {
@@ -102,7 +110,7 @@ static bool wrong(struct body_problem *problem, const struct body_field *field, 
 static bool check_field(const struct body_field *field, const struct json_value *value, struct body_problem *problem)
 {
     /* Which of the two a backend would take is anybody's guess, so a key's rights could not be checked. */
-    if (value->duplicate)
+    if (value->duplicate && (field->required || field->type != JSON_MISSING))
         return wrong(problem, field, "'%s' stands more than once in the request body%s.", "", "value_error",
                      "Value error, the field stands more than once");
     if (value->type == JSON_MISSING)

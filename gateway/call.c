@@ -54,6 +54,18 @@ struct span call_model(struct call *call)
     return (struct span){call->model, call->model_len};
 }
 
+bool call_may_use_model(struct call *call)
+{
+    struct span model = call_model(call);
+    const struct identity *identity = call->identity;
+    if (identity == NULL || identity->model_count == 0)
+        return true;
+    if (call->model_unsure)
+        return false;
+    /* What names no model may be about any, so a key that is held to some models needs the route's name in its list. */
+    return model.len != 0 ? identity_may_use_model(identity, model) : identity->route_count != 0;
+}
+
 bool call_wants_stream(const struct call *call)
 {
     return call->scan == CALL_SCANNED && call->fields[BODY_STREAM].type == JSON_BOOL && call->fields[BODY_STREAM].truth;
@@ -78,6 +90,8 @@ void call_run(struct call *call)
     static const depend_step steps[] = {
         [DEPEND_API_KEY] = depend_api_key,
         [DEPEND_VALIDATE] = depend_validate,
+        [DEPEND_LIMIT] = depend_limit,
+        [DEPEND_CACHE] = depend_cache,
     };
     while (call->next_depend < call->route->depend_count) {
         enum depend_id id = call->route->depends[call->next_depend++];

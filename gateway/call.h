@@ -6,11 +6,13 @@
 
 #include "backends/exchange.h"
 #include "base/ids.h"
+#include "cache/entry.h"
 #include "gateway/body.h"
 #include "gateway/identity.h"
 #include "gateway/site.h"
 
 struct call;
+struct call_limits;
 struct completion;
 struct stream;
 struct worker;
@@ -36,9 +38,11 @@ struct call_record {
     int status;
     uint64_t bytes, events;
     struct usage usage;
-    const char *backend;         /* NULL: none was asked */
-    unsigned attempts;           /* backends tried */
-    const char *end;             /* why it ended: "finished", "refused", "client_left", or stream_failure_name */
+    const char *backend;      /* NULL: none was asked */
+    unsigned attempts;        /* backends tried */
+    const char *end;          /* why it ended: "finished", "refused", "client_left", or stream_failure_name */
+    uint64_t limit_remaining; /* of the tightest limit on requests, if `limited` */
+    bool limited;
     const char *refusal;         /* which dependency or check refused it; NULL: none */
     enum stream_failure failure; /* the backend's, and in words */
     char problem[160];
@@ -47,6 +51,16 @@ struct call_record {
 /* Work of a handler that goes on after it returned; embedded in what the handler made. */
 struct call_job {
     void (*end)(struct call_job *job); /* the call is over, or the client has left: stop and free */
+};
+
+/* What the response cache made of a call. */
+enum call_cache_state { CALL_CACHE_UNUSED, CALL_CACHE_HIT, CALL_CACHE_MISS, CALL_CACHE_BYPASS };
+
+struct call_cache {
+    enum call_cache_state state;
+    struct cache_key key;      /* of a miss: what comes is stored under it */
+    struct cache_entry *entry; /* of a hit; counted */
+    uint64_t age;              /* seconds */
 };
 
 enum call_scan { CALL_NOT_SCANNED, CALL_SCANNED, CALL_BAD_JSON };
@@ -59,6 +73,8 @@ struct call {
     unsigned next_depend;
     struct identity *identity; /* counted; NULL: nobody in particular */
     struct completion *completion;
+    struct call_limits *limits; /* what it has taken of limits; NULL: nothing */
+    struct call_cache cache;
     struct call_job *job; /* NULL: none */
 
     struct span method, path, query; /* path as it goes to a backend; query without '?' */
@@ -92,6 +108,9 @@ void call_scan_body(struct call *call, const struct body_descriptor *descriptor)
 
 /* The model that the body names; empty if there is none. Scans JSON, looks for the form field in multipart. */
 struct span call_model(struct call *call);
+
+/* Whether the caller's key may use the model that the body names. */
+bool call_may_use_model(struct call *call);
 
 /* Whether the body asks for a streamed answer (after a scan). */
 bool call_wants_stream(const struct call *call);

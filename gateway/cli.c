@@ -22,6 +22,8 @@ enum run_option {
     OPTION_LOG_LEVEL,
     OPTION_LOG_FORMAT,
     OPTION_DRAIN_TIMEOUT,
+    OPTION_LIMIT,
+    OPTION_CACHE_TTL,
 };
 
 /* argp sorts options inside a group, and a headline starts a paragraph of the help. */
@@ -33,12 +35,17 @@ static const struct argp_option run_options[] = {
     {"tls-key", OPTION_TLS_KEY, "FILE", 0, "Private key (PEM) of that certificate", 1},
     {NULL, 0, NULL, 0, "Where answers come from:", 2},
     {"backend", OPTION_BACKEND, "URL", 0, "Model server: http://, https:// or demo: ; repeatable (default demo:)", 2},
+    {"cache-ttl", OPTION_CACHE_TTL, "DURATION", 0, "Keep answers and repeat them for so long, as in 10m", 2},
     {NULL, 0, NULL, 0, "Who may use it:", 3},
     {"api-key", OPTION_API_KEY, "KEY", 0,
      "Key that clients must send; repeatable. Other users of the machine can see options: prefer WEIR_API_KEY_FILE, "
      "or `keys:` in the file",
      3},
     {"open", OPTION_OPEN, NULL, 0, "Serve without keys on addresses that other machines can reach", 3},
+    {"limit", OPTION_LIMIT, "LIMITS", 0,
+     "How much may be asked, such as \"60/minute;1000/hour\" or \"100000 tokens/minute\", for each key (each address "
+     "where there are no keys)",
+     3},
     {NULL, 0, NULL, 0, "How it runs:", 4},
     {"config", OPTION_CONFIG, "FILE", 0, "Configuration (default: ./weir.yaml, then /etc/weir/weir.yaml, if there)", 4},
     {"workers", OPTION_WORKERS, "N", 0, "Threads (default: the processors this process may use)", 4},
@@ -140,6 +147,12 @@ static error_t parse_run_option(int option, char *value, struct argp_state *stat
     case OPTION_OPEN:
         options->open = true;
         return 0;
+    case OPTION_LIMIT:
+        options->limit = value;
+        return 0;
+    case OPTION_CACHE_TTL:
+        options->cache_ttl = value;
+        return 0;
     case OPTION_WORKERS:
         options->workers = value;
         return 0;
@@ -184,6 +197,20 @@ static int cli_run(int argc, char **argv)
     return server_run(config);
 }
 
+/* "per_key (60 per 1 minute, 1000 per 1 hour; by api_key)". */
+static void print_limit(const struct config_limit *limit)
+{
+    char text[64];
+    printf("%s (", limit->name);
+    for (size_t i = 0; i != limit->count; ++i) {
+        struct strbuf out;
+        strbuf_init_fixed(&out, text, sizeof(text));
+        limit_print(&limit->limits[i], &out);
+        printf("%s%s", i != 0 ? ", " : "", strbuf_cstr(&out));
+    }
+    printf("; by %s)", config_limit_by_name(limit->by));
+}
+
 static void print_summary(const struct config *config)
 {
     printf("  listeners  ");
@@ -207,6 +234,18 @@ static void print_summary(const struct config *config)
         printf("none: whoever can connect may ask");
     for (size_t i = 0; i != config->key_count; ++i)
         printf("%s%s", i != 0 ? ", " : "", config->keys[i].name);
+    printf("\n  limits     ");
+    if (config->limit_count == 0)
+        printf("none");
+    for (size_t i = 0; i != config->limit_count; ++i) {
+        printf("%s", i != 0 ? ", " : "");
+        print_limit(&config->limits[i]);
+    }
+    printf("\n  cache      ");
+    if (config->cache.on)
+        printf("for %.15g s, at most %zu KiB", (double)config->cache.ttl_us / 1e6, config->cache.max_bytes >> 10);
+    else
+        printf("off");
     printf("\n  routes     built-in");
     for (size_t i = 0; i != config->route_count; ++i)
         printf("%s%s", i != 0 ? ", " : "; in the file: ", config->routes[i].path);

@@ -1,5 +1,6 @@
 #include "gateway/completion.h"
 #include "base/strbuf.h"
+#include "gateway/answer_cache.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
 #include <stdio.h>
@@ -174,6 +175,7 @@ static void on_head(void *ctx, const struct exchange_head *head, struct stream *
 {
     struct completion *completion = ctx;
     completion->_exchange = NULL;
+    answer_cache_store(completion->call, head, stream);
     completion->call->transport->stream(completion->call, head, stream);
 }
 

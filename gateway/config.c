@@ -1,8 +1,10 @@
 #include "gateway/config.h"
 #include "gateway/config_check.h"
 #include "gateway/config_env.h"
+#include "gateway/config_fields.h"
 #include "gateway/config_file.h"
 #include "gateway/processors.h"
+#include "ratelimit/store.h"
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
@@ -11,6 +13,7 @@
 
 #define FILE_MAX_BYTES (1 << 20)
 #define SECOND UINT64_C(1000000)
+#define CACHE_ENTRY_DEFAULT ((size_t)8 << 20)
 
 static struct config *create(void)
 {
@@ -28,6 +31,9 @@ static struct config *create(void)
     config->sse_ping_us = 15 * SECOND;
     config->send_timeout_us = 60 * SECOND;
     config->request_timeout_us = 60 * SECOND;
+    config->limit_memory = STORE_BYTES_DEFAULT;
+    config->count_hits = true;
+    config->cache.max_bytes = (size_t)256 << 20;
     return config;
 }
 
@@ -73,18 +79,42 @@ static void clear_keys(struct config *config)
     config->key_count = 0;
 }
 
+static void clear_limits(struct config *config)
+{
+    for (size_t i = 0; i < config->limit_count; i++) {
+        struct config_limit *limit = &config->limits[i];
+        free(limit->name);
+        free(limit->message);
+        free_list(limit->routes, limit->route_count);
+        free_list(limit->exempt_keys, limit->exempt_key_count);
+        free(limit->exempt_networks);
+    }
+    free(config->limits);
+    config->limits = NULL;
+    config->limit_count = 0;
+}
+
+static void clear_routes(struct config *config)
+{
+    for (size_t i = 0; i < config->route_count; i++) {
+        struct config_route *route = &config->routes[i];
+        free(route->path);
+        free(route->proxy);
+        for (size_t j = 0; j < route->depend_count; j++)
+            free(route->depend_limit[j]);
+    }
+    free(config->routes);
+}
+
 static void destroy(struct config *config)
 {
     clear_listen(config);
     clear_backends(config);
     clear_keys(config);
+    clear_limits(config);
+    clear_routes(config);
     free(config->trusted_proxies);
     free_list(config->cors.origins, config->cors.count);
-    for (size_t i = 0; i < config->route_count; i++) {
-        free(config->routes[i].path);
-        free(config->routes[i].proxy);
-    }
-    free(config->routes);
     free(config->file);
     free(config);
 }
@@ -226,6 +256,37 @@ static bool apply_keys(struct config *config, const struct config_input *input, 
     return true;
 }
 
+static bool apply_limits(struct config *config, const struct config_input *input, struct config_report *report)
+{
+    if (input->count != 0) {
+        struct config_value value = value_of(input, 0, report);
+        clear_limits(config);
+        struct config_limit *limit = config_append(&config->limits, &config->limit_count, sizeof(*limit));
+        fields_limit_init(limit, SPAN("default"));
+        if (!config_value_limits(&value, limit->limits, &limit->count))
+            return false;
+    }
+    for (size_t i = 0; i < config->limit_count; i++) {
+        if (config->limits[i].by == FIELDS_BY_DEFAULT)
+            config->limits[i].by = config->key_count != 0 ? LIMIT_BY_API_KEY : LIMIT_BY_ADDRESS;
+    }
+    return true;
+}
+
+static bool apply_cache(struct config *config, const struct config_input *ttl, struct config_report *report)
+{
+    if (ttl->count != 0) {
+        struct config_value value = value_of(ttl, 0, report);
+        if (!config_value_duration(&value, 1, &config->cache.ttl_us))
+            return false;
+        config->cache.on = true;
+    }
+    if (config->cache.max_entry == 0)
+        config->cache.max_entry =
+            config->cache.max_bytes < CACHE_ENTRY_DEFAULT ? config->cache.max_bytes : CACHE_ENTRY_DEFAULT;
+    return true;
+}
+
 static bool apply_values(struct config *config, const struct config_input *inputs, struct config_report *report)
 {
     for (size_t id = 0; id < INPUT_COUNT; id++) {
@@ -297,7 +358,9 @@ struct config *config_load(const struct config_options *options, char *(*getenv_
               config_inputs_read(inputs, options, getenv_fn, &report) &&
               read_file(config, &inputs[INPUT_CONFIG], getenv_fn, &report) && apply_listen(config, inputs, &report) &&
               apply_backends(config, &inputs[INPUT_BACKEND], &report) &&
-              apply_keys(config, &inputs[INPUT_API_KEY], &report) && apply_values(config, inputs, &report) &&
+              apply_keys(config, &inputs[INPUT_API_KEY], &report) &&
+              apply_limits(config, &inputs[INPUT_LIMIT], &report) &&
+              apply_cache(config, &inputs[INPUT_CACHE_TTL], &report) && apply_values(config, inputs, &report) &&
               config_check(config, &report);
     config_inputs_dispose(inputs);
     if (ok)

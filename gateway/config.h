@@ -5,12 +5,22 @@
 
 #include "backends/backend.h"
 #include "base/log.h"
+#include "ratelimit/limit.h"
 #include <netinet/in.h>
 #include <stdatomic.h>
 
-enum depend_id { DEPEND_PUBLIC = 1, DEPEND_API_KEY = 2, DEPEND_VALIDATE = 3 };
+enum depend_id {
+    DEPEND_PUBLIC = 1,
+    DEPEND_API_KEY = 2,
+    DEPEND_VALIDATE = 3,
+    DEPEND_LIMIT = 4, /* every limit that applies, or one by its name */
+    DEPEND_CACHE = 5,
+};
 #define DEPENDS_MAX 8
 #define CONFIG_WORKERS_MAX 64
+#define CONFIG_LIMITS_MAX 64         /* entries under `limits:` */
+#define CONFIG_LIMITS_PER_ROUTE 32   /* single limits that one request may have to pass, a key's own among them */
+#define CONFIG_STREAMS_MAX 100000000 /* of every max_streams */
 
 struct config_listen {
     char *address;            /* "127.0.0.1:8080", "[::1]:8080", ":8080" or "unix:/path" */
@@ -31,14 +41,40 @@ struct config_key {
     size_t model_count;
     char **routes; /* route paths as in the table, globs; none: all */
     size_t route_count;
-    int64_t expires; /* epoch seconds, from which on it is refused; 0: never */
-    int line;        /* in the file, for messages; 0: from an option or the environment */
+    int64_t expires;                     /* epoch seconds, from which on it is refused; 0: never */
+    struct limit limits[LIMIT_LIST_MAX]; /* its own, in place of the limits by api_key; none: those */
+    size_t limit_count;
+    unsigned max_streams; /* at once; 0: no bound */
+    int line;             /* in the file, for messages; 0: from an option or the environment */
+};
+
+/* What a limit counts by: who has the same value shares a count. */
+enum limit_by { LIMIT_BY_API_KEY, LIMIT_BY_ADDRESS, LIMIT_BY_ROUTE, LIMIT_BY_MODEL, LIMIT_BY_USER, LIMIT_BY_CONSTANT };
+
+/* An entry of `limits:`; several limits that are counted alike. */
+struct config_limit {
+    char *name; /* letters, digits, '_', '-' and '.'; "default" for --limit */
+    struct limit limits[LIMIT_LIST_MAX];
+    size_t count;                 /* at least 1 */
+    enum limit_by by;             /* default: api_key when keys are configured, else address */
+    enum limit_strategy strategy; /* default: moving_window */
+    char **routes;                /* route paths as in the table, globs; none: every route that depends on `limit` */
+    size_t route_count;
+    uint64_t cost;      /* of a request, for limits on requests; at least 1, the default */
+    char *message;      /* stands in the 429's message in place of the limit; NULL: the limit */
+    bool headers;       /* default true */
+    char **exempt_keys; /* names of configured keys */
+    size_t exempt_key_count;
+    struct config_network *exempt_networks;
+    size_t exempt_network_count;
+    int line; /* in the file, for messages; 0: from an option or the environment */
 };
 
 /* What `routes:` says about one path. */
 struct config_route {
     char *path;                          /* a built-in route's path, or PREFIX/\* with `proxy` */
     enum depend_id depends[DEPENDS_MAX]; /* in order */
+    char *depend_limit[DEPENDS_MAX];     /* parallel: for `limit:NAME` the name, else NULL */
     size_t depend_count;
     bool has_depends;
     char *proxy; /* name of the backend that everything under the prefix goes to; NULL: none */
@@ -64,6 +100,20 @@ struct config {
     bool open; /* --open: serve without keys where others can connect */
     struct config_route *routes;
     size_t route_count;
+    struct config_limit *limits; /* in the order of the file */
+    size_t limit_count;
+    size_t limit_memory;  /* bytes for all counts; default 64 MiB */
+    bool count_hits;      /* whether a cache hit counts as a request; default true */
+    unsigned max_streams; /* at once, all together; 0: no bound */
+    struct {
+        bool on;
+        uint64_t ttl_us;    /* above 0 where on */
+        size_t max_bytes;   /* default 256 MiB */
+        size_t max_entry;   /* default 8 MiB, or max_bytes if that is less */
+        bool shared;        /* scope: across API keys */
+        bool deterministic; /* for: only where temperature is 0 or there is a seed */
+        bool opt_in;        /* mode: only what asks for it */
+    } cache;
     unsigned workers; /* 1..CONFIG_WORKERS_MAX; default: processors_usable() */
     enum log_level log_level;
     enum log_format log_format;  /* default: text where stderr is a terminal, else JSON */
@@ -90,6 +140,7 @@ struct config_options {
     size_t api_key_count;
     bool open;
     const char *workers, *log_level, *log_format, *drain_timeout;
+    const char *limit, *cache_ttl;
 };
 
 /* Makes the configuration: options beat environment beats file beats defaults; a list replaces the list that it beats.
@@ -110,6 +161,13 @@ bool config_environment_check(char *const *environment, char *error, size_t erro
 
 /* Whether a path (as in the route table, with its final "/\*" where it has one) is one of the built-in routes'. */
 bool config_route_known(struct span path);
+
+/* Whether `limit` among a route's dependencies runs this limit; `path` as in the route table. Where `limit` stands is
+ * the routes' business. */
+bool config_limit_applies(const struct config_limit *limit, struct span path);
+
+/* "api_key" to "constant". */
+const char *config_limit_by_name(enum limit_by by);
 
 /* "300ms", "15s", "10m", "1h", "1d" into microseconds. A number without a unit is refused. */
 bool config_parse_duration(struct span text, uint64_t *us);

@@ -1,12 +1,12 @@
 #include "gateway/config_check.h"
 #include "gateway/nearest.h"
-#include "gateway/routes.h"
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-static const struct route *find_known(struct span path)
+const struct route *config_check_find_route(struct span path)
 {
     for (size_t i = 0; i < route_count; i++) {
         if (span_eq(routes[i].path, path))
@@ -17,7 +17,7 @@ static const struct route *find_known(struct span path)
 
 bool config_route_known(struct span path)
 {
-    return find_known(path) != NULL;
+    return config_check_find_route(path) != NULL;
 }
 
 /* The host of an address that config_value_listen accepted; SPAN_NONE for a unix socket. */
@@ -110,8 +110,12 @@ static bool check_key_doubles(const struct config *config, const char *file, str
     return ok;
 }
 
-static bool is_proxied(const struct config *config, struct span pattern)
+bool config_check_route_exists(const struct config *config, struct span pattern)
 {
+    for (size_t i = 0; i < route_count; i++) {
+        if (glob_match(pattern, routes[i].path))
+            return true;
+    }
     for (size_t i = 0; i < config->route_count; i++) {
         if (config->routes[i].proxy != NULL && glob_match(pattern, span_of(config->routes[i].path)))
             return true;
@@ -125,11 +129,7 @@ static bool check_key_routes(const struct config *config, const char *file, stru
     for (size_t i = 0; i < config->key_count; i++) {
         const struct config_key *key = &config->keys[i];
         for (size_t j = 0; j < key->route_count; j++) {
-            struct span pattern = span_of(key->routes[j]);
-            bool found = is_proxied(config, pattern);
-            for (size_t k = 0; !found && k < route_count; k++)
-                found = glob_match(pattern, routes[k].path);
-            if (!found)
+            if (!config_check_route_exists(config, span_of(key->routes[j])))
                 return config_fail(report,
                                    "%s:%d: the key \"%s\" names the route \"%.80s\", which does not exist, expected "
                                    "such as /v1/chat/completions or /v1/*",
@@ -148,39 +148,40 @@ static bool has_depend(const struct config_route *route, enum depend_id id)
     return false;
 }
 
-/* A route's place in the file and the message's ending. */
-struct route_check {
-    const struct config *config;
-    const struct config_route *route;
-    const char *file;
-    struct config_report *report;
-};
-
-static bool route_fail(const struct route_check *check, const char *what)
+bool config_check_route_fail(const struct config_check_route *check, const char *format, ...)
 {
+    char what[400];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(what, sizeof(what), format, args);
+    va_end(args);
     return config_fail(check->report, "%s:%d: the route \"%.80s\" %s", check->file, check->route->line,
                        check->route->path, what);
 }
 
-static bool check_depends(const struct route_check *check)
+static bool check_depends(const struct config_check_route *check)
 {
     const struct config_route *route = check->route;
-    const struct route *known = find_known(span_of(route->path));
+    const struct route *known = config_check_find_route(span_of(route->path));
     bool api_key = has_depend(route, DEPEND_API_KEY), open = has_depend(route, DEPEND_PUBLIC);
 
     if (!route->has_depends)
         return true;
     if (open && api_key)
-        return route_fail(check, "depends on \"public\" and \"api_key\", expected one of them");
-    if (api_key && route->depends[0] != DEPEND_API_KEY)
-        return route_fail(check, "has something before \"api_key\", expected \"api_key\" first");
+        return config_check_route_fail(check, "depends on \"public\" and \"api_key\", expected one of them");
+    /* Limits and the cache may come before it if config_check_depends says so. */
+    for (size_t i = 0; api_key && route->depends[i] != DEPEND_API_KEY; i++) {
+        if (route->depends[i] != DEPEND_LIMIT && route->depends[i] != DEPEND_CACHE)
+            return config_check_route_fail(check, "has something before \"api_key\", expected \"api_key\" first");
+    }
     if (has_depend(route, DEPEND_VALIDATE) && (known == NULL || known->body == NULL))
-        return route_fail(check, "has no body that \"validate\" knows, expected no \"validate\"");
+        return config_check_route_fail(check, "has no body that \"validate\" knows, expected no \"validate\"");
     if (!api_key && !open && check->config->key_count != 0)
-        return route_fail(check,
-                          "needs no key although keys are configured, expected \"api_key\", or \"public\" if that is "
-                          "meant");
-    return true;
+        return config_check_route_fail(
+            check, "needs no key although keys are configured, expected \"api_key\", or \"public\" if that is "
+                   "meant");
+    return config_check_depends(check);
 }
 
 /* The names of the backends that there are. */
@@ -193,13 +194,13 @@ static void list_backends(const struct config *config, char *out, size_t size)
     }
 }
 
-static bool check_prefix(const struct route_check *check, struct span prefix)
+static bool check_prefix(const struct config_check_route *check, struct span prefix)
 {
     const char *path = check->route->path;
 
     if (strpbrk(path, "?#%\\ ") != NULL || strstr(path, "//") != NULL || strstr(path, "/../") != NULL ||
         strstr(path, "/./") != NULL || memchr(prefix.base, '*', prefix.len) != NULL)
-        return route_fail(check, "is not a plain prefix, expected such as /tools/*");
+        return config_check_route_fail(check, "is not a plain prefix, expected such as /tools/*");
     for (size_t i = 0; i < route_count; i++) {
         struct span known = routes[i].path;
         struct span alias = span_starts(known, SPAN("/v1/")) ? span_skip(known, 3) : known;
@@ -208,34 +209,35 @@ static bool check_prefix(const struct route_check *check, struct span prefix)
             char message[200];
             snprintf(message, sizeof(message), "would hide the built-in route %.*s, expected another prefix",
                      (int)known.len, known.base);
-            return route_fail(check, message);
+            return config_check_route_fail(check, "%s", message);
         }
     }
     return true;
 }
 
-static bool check_proxy(const struct route_check *check)
+static bool check_proxy(const struct config_check_route *check)
 {
     const struct config *config = check->config;
     struct span path = span_of(check->route->path);
     char names[160], message[300];
 
     if (path.len < 3 || path.base[0] != '/' || memcmp(path.base + path.len - 2, "/*", 2) != 0)
-        return route_fail(check, "has a \"proxy\", expected a prefix that ends in /*, such as /tools/*");
+        return config_check_route_fail(check, "has a \"proxy\", expected a prefix that ends in /*, such as /tools/*");
     if (!check_prefix(check, (struct span){path.base, path.len - 1}))
         return false;
     for (size_t i = 0; i < config->backend_count; i++) {
         if (strcmp(config->backends[i].name, check->route->proxy) == 0)
             return config->backends[i].url.kind == BACKEND_HTTP ||
-                   route_fail(check, "goes to the demo model, which has nothing to proxy, expected another backend");
+                   config_check_route_fail(
+                       check, "goes to the demo model, which has nothing to proxy, expected another backend");
     }
     list_backends(config, names, sizeof(names));
     snprintf(message, sizeof(message), "goes to the backend \"%.64s\", which does not exist, expected %s",
              check->route->proxy, names);
-    return route_fail(check, message);
+    return config_check_route_fail(check, "%s", message);
 }
 
-static bool check_path(const struct route_check *check)
+static bool check_path(const struct config_check_route *check)
 {
     const char *names[route_count];
     char message[160];
@@ -247,16 +249,16 @@ static bool check_path(const struct route_check *check)
     const char *nearest = nearest_name(span_of(check->route->path), names, COUNT(names));
     snprintf(message, sizeof(message), "does not exist%s%s, expected a built-in one, or a prefix with \"proxy\"",
              nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "");
-    return route_fail(check, message);
+    return config_check_route_fail(check, "%s", message);
 }
 
 bool config_check(const struct config *config, struct config_report *report)
 {
     const char *file = config->file;
-    struct route_check check = {config, NULL, file, report};
+    struct config_check_route check = {config, NULL, file, report};
 
     if (!check_listen(config, report) || !check_key_doubles(config, file, report) ||
-        !check_key_routes(config, file, report))
+        !check_key_routes(config, file, report) || !config_check_limits(config, file, report))
         return false;
     for (size_t i = 0; i < config->route_count; i++) {
         check.route = &config->routes[i];

@@ -24,12 +24,14 @@ static const struct variable {
     [INPUT_LOG_LEVEL] = {"WEIR_LOG_LEVEL", "--log-level", false, NULL},
     [INPUT_LOG_FORMAT] = {"WEIR_LOG_FORMAT", "--log-format", false, NULL},
     [INPUT_DRAIN_TIMEOUT] = {"WEIR_DRAIN_TIMEOUT", "--drain-timeout", false, NULL},
+    [INPUT_LIMIT] = {"WEIR_LIMIT", "--limit", false, NULL}, /* commas in it are its own */
+    [INPUT_CACHE_TTL] = {"WEIR_CACHE_TTL", "--cache-ttl", false, NULL},
 };
 
 /* Of the commands beside `weir run`. */
 static const char *const others[] = {"WEIR_URL"};
 
-static const char *const later[] = {"WEIR_REDIS", "WEIR_REDIS_FILE", "WEIR_LIMIT", "WEIR_CACHE_TTL"};
+static const char *const later[] = {"WEIR_REDIS", "WEIR_REDIS_FILE"};
 
 static void add(struct config_input *input, struct span value, const char *source)
 {
@@ -130,6 +132,8 @@ bool config_inputs_read(struct config_input inputs[INPUT_COUNT], const struct co
         {INPUT_LOG_LEVEL, (const char *const *)&options->log_level, options->log_level != NULL},
         {INPUT_LOG_FORMAT, (const char *const *)&options->log_format, options->log_format != NULL},
         {INPUT_DRAIN_TIMEOUT, (const char *const *)&options->drain_timeout, options->drain_timeout != NULL},
+        {INPUT_LIMIT, (const char *const *)&options->limit, options->limit != NULL},
+        {INPUT_CACHE_TTL, (const char *const *)&options->cache_ttl, options->cache_ttl != NULL},
     };
 
     for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++) {

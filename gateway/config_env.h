@@ -17,6 +17,8 @@ enum input_id {
     INPUT_LOG_LEVEL,
     INPUT_LOG_FORMAT,
     INPUT_DRAIN_TIMEOUT,
+    INPUT_LIMIT,
+    INPUT_CACHE_TTL,
     INPUT_COUNT,
 };
 

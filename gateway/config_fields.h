@@ -16,6 +16,9 @@ enum section {
     SECTION_TIMEOUTS, /* struct backend_timeouts */
     SECTION_KEY,      /* struct fields_key */
     SECTION_ROUTE,    /* struct config_route */
+    SECTION_LIMIT,    /* struct config_limit */
+    SECTION_EXEMPT,   /* struct config_limit */
+    SECTION_CACHE,    /* struct config */
 };
 
 /* A key and the two ways to give it. */
@@ -27,6 +30,9 @@ struct fields_key {
 /* Reads a node into `target`: a member or the whole of the section's struct, as the table says. False after a failure.
  */
 typedef bool (*fields_read)(struct yaml_reader *reader, const yaml_node_t *node, void *target);
+
+/* A limit whose `by` the file does not tell; the default depends on keys that may come from elsewhere. */
+#define FIELDS_BY_DEFAULT ((enum limit_by) - 1)
 
 /* A word that a field takes. */
 struct fields_word {
@@ -42,6 +48,14 @@ bool fields_items(struct yaml_reader *reader, const yaml_node_t *node, fields_re
 
 /* Refuses an empty list: to some readers it would mean "all", to others "none". */
 bool fields_not_empty(struct yaml_reader *reader, const yaml_node_t *node, size_t count, const char *expected);
+
+/* A list of strings such as names and globs, never empty; `left_out` says what that would mean ("all"). */
+bool fields_patterns(struct yaml_reader *reader, const yaml_node_t *node, char ***items, size_t *count,
+                     const char *left_out);
+
+/* A list of networks, which may be empty. */
+bool fields_networks(struct yaml_reader *reader, const yaml_node_t *node, struct config_network **networks,
+                     size_t *count);
 
 /* Reads a scalar and hands it to one of the config_value_* functions. */
 #define FIELDS_READ_VALUE(reader, node, value, call)                                                                   \
@@ -62,6 +76,12 @@ bool fields_word(struct yaml_reader *reader, const yaml_node_t *node, const stru
 bool fields_string(struct yaml_reader *reader, const yaml_node_t *node, void *target);
 bool fields_name(struct yaml_reader *reader, const yaml_node_t *node, void *target);
 bool fields_bool(struct yaml_reader *reader, const yaml_node_t *node, void *target);
+
+/* Into a size_t of bytes. */
+bool fields_size(struct yaml_reader *reader, const yaml_node_t *node, uint64_t min, uint64_t max, void *target);
+
+/* Into an unsigned; 0 would be taken for "none" by some and for "no bound" by others, and is refused. */
+bool fields_max_streams(struct yaml_reader *reader, const yaml_node_t *node, void *target);
 
 /* Readers of whole structs. */
 bool fields_listen(struct yaml_reader *reader, const yaml_node_t *node, void *config);
@@ -88,8 +108,31 @@ bool fields_key_hash(struct yaml_reader *reader, const yaml_node_t *node, void *
 bool fields_key_models(struct yaml_reader *reader, const yaml_node_t *node, void *fields_key);
 bool fields_key_routes(struct yaml_reader *reader, const yaml_node_t *node, void *fields_key);
 bool fields_key_expires(struct yaml_reader *reader, const yaml_node_t *node, void *fields_key);
+bool fields_key_limit(struct yaml_reader *reader, const yaml_node_t *node, void *fields_key);
+bool fields_key_max_streams(struct yaml_reader *reader, const yaml_node_t *node, void *fields_key);
 
 bool fields_routes(struct yaml_reader *reader, const yaml_node_t *node, void *config);
 bool fields_route_depends(struct yaml_reader *reader, const yaml_node_t *node, void *route);
+
+/* Gives a zeroed limit its name and its defaults. */
+void fields_limit_init(struct config_limit *limit, struct span name);
+bool fields_limits(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+bool fields_limit_list(struct yaml_reader *reader, const yaml_node_t *node, void *limit);
+bool fields_limit_by(struct yaml_reader *reader, const yaml_node_t *node, void *by);
+bool fields_limit_strategy(struct yaml_reader *reader, const yaml_node_t *node, void *strategy);
+bool fields_limit_routes(struct yaml_reader *reader, const yaml_node_t *node, void *limit);
+bool fields_limit_cost(struct yaml_reader *reader, const yaml_node_t *node, void *cost);
+bool fields_limit_message(struct yaml_reader *reader, const yaml_node_t *node, void *message);
+bool fields_limit_exempt(struct yaml_reader *reader, const yaml_node_t *node, void *limit);
+bool fields_exempt_keys(struct yaml_reader *reader, const yaml_node_t *node, void *limit);
+bool fields_exempt_addresses(struct yaml_reader *reader, const yaml_node_t *node, void *limit);
+bool fields_limit_memory(struct yaml_reader *reader, const yaml_node_t *node, void *bytes);
+
+bool fields_cache(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+bool fields_cache_max_bytes(struct yaml_reader *reader, const yaml_node_t *node, void *bytes);
+bool fields_cache_max_entry(struct yaml_reader *reader, const yaml_node_t *node, void *bytes);
+bool fields_cache_scope(struct yaml_reader *reader, const yaml_node_t *node, void *shared);
+bool fields_cache_for(struct yaml_reader *reader, const yaml_node_t *node, void *deterministic);
+bool fields_cache_mode(struct yaml_reader *reader, const yaml_node_t *node, void *opt_in);
 
 #endif

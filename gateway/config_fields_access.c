@@ -56,12 +56,15 @@ static bool read_pattern(struct yaml_reader *reader, const yaml_node_t *node, vo
     return true;
 }
 
-static bool read_patterns(struct yaml_reader *reader, const yaml_node_t *node, char ***items, size_t *count)
+bool fields_patterns(struct yaml_reader *reader, const yaml_node_t *node, char ***items, size_t *count,
+                     const char *left_out)
 {
     struct patterns patterns = {NULL, 0};
-    bool ok = fields_items(reader, node, read_pattern, &patterns) &&
-              fields_not_empty(reader, node, patterns.count, "at least one item (leave it out for all)");
+    char expected[64];
 
+    snprintf(expected, sizeof(expected), "at least one item (leave it out for %s)", left_out);
+    bool ok =
+        fields_items(reader, node, read_pattern, &patterns) && fields_not_empty(reader, node, patterns.count, expected);
     *items = patterns.items;
     *count = patterns.count;
     return ok;
@@ -71,14 +74,28 @@ bool fields_key_models(struct yaml_reader *reader, const yaml_node_t *node, void
 {
     struct fields_key *fields = target;
 
-    return read_patterns(reader, node, &fields->key->models, &fields->key->model_count);
+    return fields_patterns(reader, node, &fields->key->models, &fields->key->model_count, "all");
 }
 
 bool fields_key_routes(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
     struct fields_key *fields = target;
 
-    return read_patterns(reader, node, &fields->key->routes, &fields->key->route_count);
+    return fields_patterns(reader, node, &fields->key->routes, &fields->key->route_count, "all");
+}
+
+bool fields_key_limit(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    struct fields_key *fields = target;
+
+    FIELDS_READ_VALUE(reader, node, value, config_value_limits(&value, fields->key->limits, &fields->key->limit_count));
+}
+
+bool fields_key_max_streams(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    struct fields_key *fields = target;
+
+    return fields_max_streams(reader, node, &fields->key->max_streams);
 }
 
 static bool read_key(struct yaml_reader *reader, const yaml_node_t *node, void *target)
@@ -106,26 +123,49 @@ bool fields_keys(struct yaml_reader *reader, const yaml_node_t *node, void *targ
            fields_not_empty(reader, node, config->key_count, "at least one key");
 }
 
-static bool read_depend(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+/* `limit:NAME` into its name, anything else into *id. */
+static bool read_depend_word(struct yaml_reader *reader, const yaml_node_t *node, enum depend_id *id, char **limit)
 {
+    static const char prefix[] = "limit:";
     static const struct fields_word words[] = {
-        {"public", false}, {"api_key", false}, {"validate", false}, {"limit", true}, {"cache", true}};
-    static const enum depend_id ids[] = {DEPEND_PUBLIC, DEPEND_API_KEY, DEPEND_VALIDATE};
-    struct config_route *route = target;
+        {"public", false}, {"api_key", false}, {"validate", false}, {"limit", false}, {"cache", false}};
+    static const enum depend_id ids[] = {DEPEND_PUBLIC, DEPEND_API_KEY, DEPEND_VALIDATE, DEPEND_LIMIT, DEPEND_CACHE};
     size_t which;
 
-    if (node->type == YAML_SCALAR_NODE && strncmp((const char *)node->data.scalar.value, "limit:", 6) == 0)
-        return yaml_reader_fail_value(reader, node, "is \"%.64s\", which is not available in this version",
-                                      (const char *)node->data.scalar.value);
-    if (!fields_word(reader, node, words, COUNT(words), &which))
-        return false;
-    for (size_t i = 0; i < route->depend_count; i++) {
-        if (route->depends[i] == ids[which])
-            return yaml_reader_fail_value(reader, node, "is \"%s\" again, expected each dependency once",
-                                          words[which].text);
+    if (node->type != YAML_SCALAR_NODE ||
+        strncmp((const char *)node->data.scalar.value, prefix, sizeof(prefix) - 1) != 0) {
+        if (!fields_word(reader, node, words, COUNT(words), &which))
+            return false;
+        *id = ids[which];
+        return true;
     }
-    /* Never full: each of the three fits once. */
-    route->depends[route->depend_count++] = ids[which];
+    char *text = yaml_reader_scalar(reader, node);
+    if (text == NULL)
+        return false;
+    *id = DEPEND_LIMIT;
+    *limit = config_copy(span_of(text + sizeof(prefix) - 1));
+    config_free_secret(text);
+    return true;
+}
+
+static bool read_depend(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    struct config_route *route = target;
+    size_t at = route->depend_count;
+
+    if (at == DEPENDS_MAX)
+        return yaml_reader_fail_value(reader, node, "is one too many, expected at most %d", DEPENDS_MAX);
+    route->depend_count++;
+    char **limit = &route->depend_limit[at];
+    if (!read_depend_word(reader, node, &route->depends[at], limit))
+        return false;
+    for (size_t i = 0; i < at; i++) {
+        const char *other = route->depend_limit[i];
+        if (route->depends[i] == route->depends[at] &&
+            (other == NULL ? *limit == NULL : *limit != NULL && strcmp(other, *limit) == 0))
+            return yaml_reader_fail_value(reader, node, "is \"%.64s\" again, expected each dependency once",
+                                          (const char *)node->data.scalar.value);
+    }
     return true;
 }
 

@@ -56,18 +56,33 @@ bool fields_listen(struct yaml_reader *reader, const yaml_node_t *node, void *ta
            fields_not_empty(reader, node, config->listen_count, "at least one address");
 }
 
+/* A list of networks that grows. */
+struct networks {
+    struct config_network **items;
+    size_t *count;
+};
+
 static bool read_network_item(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
-    struct config *config = target;
-    struct config_network *network =
-        config_append(&config->trusted_proxies, &config->trusted_proxy_count, sizeof(*network));
+    struct networks *networks = target;
+    struct config_network *network = config_append(networks->items, networks->count, sizeof(*network));
 
     FIELDS_READ_VALUE(reader, node, value, config_value_network(&value, network));
 }
 
+bool fields_networks(struct yaml_reader *reader, const yaml_node_t *node, struct config_network **networks,
+                     size_t *count)
+{
+    struct networks list = {networks, count};
+
+    return fields_items(reader, node, read_network_item, &list);
+}
+
 bool fields_trusted_proxies(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
-    return fields_items(reader, node, read_network_item, target);
+    struct config *config = target;
+
+    return fields_networks(reader, node, &config->trusted_proxies, &config->trusted_proxy_count);
 }
 
 /* An origin as browsers send it (RFC 6454 §6.2), or "*". */

@@ -35,18 +35,38 @@ static bool read_positive_duration(struct yaml_reader *reader, const yaml_node_t
     FIELDS_READ_VALUE(reader, node, value, config_value_duration(&value, 1, target));
 }
 
-static bool read_max_body(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+bool fields_size(struct yaml_reader *reader, const yaml_node_t *node, uint64_t min, uint64_t max, void *target)
 {
     uint64_t bytes = 0;
     struct config_value value;
     char subject[512];
     char *text = yaml_reader_value(reader, node, &value, subject);
-    bool ok = text != NULL && config_value_size(&value, 1 << 10, 1 << 30, &bytes);
+    bool ok = text != NULL && config_value_size(&value, min, max, &bytes);
 
     config_free_secret(text);
     if (ok)
         *(size_t *)target = (size_t)bytes;
     return ok;
+}
+
+static bool read_max_body(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    return fields_size(reader, node, 1 << 10, 1 << 30, target);
+}
+
+static bool read_max_streams(struct yaml_reader *reader, const yaml_node_t *node, uint64_t *number)
+{
+    FIELDS_READ_VALUE(reader, node, value, config_value_number(&value, 1, CONFIG_STREAMS_MAX, number));
+}
+
+bool fields_max_streams(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    uint64_t number = 0;
+
+    if (!read_max_streams(reader, node, &number))
+        return false;
+    *(unsigned *)target = (unsigned)number;
+    return true;
 }
 
 static bool read_workers(struct yaml_reader *reader, const yaml_node_t *node, void *target)
@@ -145,9 +165,12 @@ struct field {
     {SECTION_TOP, "early_head", read_duration, offsetof(struct config, early_head_us)},
     {SECTION_TOP, "send_timeout", read_positive_duration, offsetof(struct config, send_timeout_us)},
     {SECTION_TOP, "request_timeout", read_positive_duration, offsetof(struct config, request_timeout_us)},
+    {SECTION_TOP, "limits", fields_limits, 0},
+    {SECTION_TOP, "limit_memory", fields_limit_memory, offsetof(struct config, limit_memory)},
+    {SECTION_TOP, "count_hits", fields_bool, offsetof(struct config, count_hits)},
+    {SECTION_TOP, "max_streams", fields_max_streams, offsetof(struct config, max_streams)},
+    {SECTION_TOP, "cache", fields_cache, 0},
     {SECTION_TOP, "redis", NULL, 0},
-    {SECTION_TOP, "limits", NULL, 0},
-    {SECTION_TOP, "cache", NULL, 0},
     {SECTION_TOP, "admin", NULL, 0},
 
     {SECTION_LISTEN, "address", fields_listen_address, offsetof(struct config_listen, address)},
@@ -183,18 +206,36 @@ struct field {
     {SECTION_KEY, "models", fields_key_models, 0},
     {SECTION_KEY, "routes", fields_key_routes, 0},
     {SECTION_KEY, "expires", fields_key_expires, 0},
-    {SECTION_KEY, "limit", NULL, 0},
-    {SECTION_KEY, "max_streams", NULL, 0},
+    {SECTION_KEY, "limit", fields_key_limit, 0},
+    {SECTION_KEY, "max_streams", fields_key_max_streams, 0},
 
     {SECTION_ROUTE, "path", fields_string, offsetof(struct config_route, path)},
     {SECTION_ROUTE, "depends", fields_route_depends, 0},
     {SECTION_ROUTE, "proxy", fields_string, offsetof(struct config_route, proxy)},
+
+    {SECTION_LIMIT, "limit", fields_limit_list, 0},
+    {SECTION_LIMIT, "by", fields_limit_by, offsetof(struct config_limit, by)},
+    {SECTION_LIMIT, "strategy", fields_limit_strategy, offsetof(struct config_limit, strategy)},
+    {SECTION_LIMIT, "routes", fields_limit_routes, 0},
+    {SECTION_LIMIT, "cost", fields_limit_cost, offsetof(struct config_limit, cost)},
+    {SECTION_LIMIT, "message", fields_limit_message, offsetof(struct config_limit, message)},
+    {SECTION_LIMIT, "headers", fields_bool, offsetof(struct config_limit, headers)},
+    {SECTION_LIMIT, "exempt", fields_limit_exempt, 0},
+    {SECTION_EXEMPT, "keys", fields_exempt_keys, 0},
+    {SECTION_EXEMPT, "addresses", fields_exempt_addresses, 0},
+
+    {SECTION_CACHE, "ttl", read_positive_duration, offsetof(struct config, cache.ttl_us)},
+    {SECTION_CACHE, "max_bytes", fields_cache_max_bytes, offsetof(struct config, cache.max_bytes)},
+    {SECTION_CACHE, "max_entry", fields_cache_max_entry, offsetof(struct config, cache.max_entry)},
+    {SECTION_CACHE, "scope", fields_cache_scope, offsetof(struct config, cache.shared)},
+    {SECTION_CACHE, "for", fields_cache_for, offsetof(struct config, cache.deterministic)},
+    {SECTION_CACHE, "mode", fields_cache_mode, offsetof(struct config, cache.opt_in)},
 };
 
 static bool unknown_key(struct yaml_reader *reader, const yaml_node_t *node, const char *key, enum section section)
 {
     const char *names[COUNT(fields)];
-    char where[280] = "", expected[256] = "";
+    char where[280] = "", expected[512] = "";
     size_t count = 0;
 
     for (size_t i = 0; i < COUNT(fields); i++) {

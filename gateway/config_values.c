@@ -97,16 +97,27 @@ bool config_value_bool(const struct config_value *value, bool *truth)
     return unexpected(value, "true or false");
 }
 
-bool config_value_workers(const struct config_value *value, unsigned *workers)
+bool config_value_number(const struct config_value *value, uint64_t min, uint64_t max, uint64_t *number)
 {
     uint64_t parsed;
-    char expected[64];
+    char expected[96];
 
-    if (!units_number(value->text, CONFIG_WORKERS_MAX, &parsed) || parsed == 0) {
-        snprintf(expected, sizeof(expected), "a number from 1 to %d", CONFIG_WORKERS_MAX);
+    if (!units_number(value->text, max, &parsed) || parsed < min) {
+        snprintf(expected, sizeof(expected), "a number from %llu to %llu", (unsigned long long)min,
+                 (unsigned long long)max);
         return unexpected(value, expected);
     }
-    *workers = (unsigned)parsed;
+    *number = parsed;
+    return true;
+}
+
+bool config_value_workers(const struct config_value *value, unsigned *workers)
+{
+    uint64_t number = 0;
+
+    if (!config_value_number(value, 1, CONFIG_WORKERS_MAX, &number))
+        return false;
+    *workers = (unsigned)number;
     return true;
 }
 
@@ -126,6 +137,44 @@ bool config_value_log_format(const struct config_value *value, enum log_format *
     else
         return unexpected(value, "json or text");
     return true;
+}
+
+bool config_value_limits(const struct config_value *value, struct limit *limits, size_t *count)
+{
+    struct limit_error error;
+
+    if (limit_parse(value->text, limits, LIMIT_LIST_MAX, count, &error))
+        return true;
+    /* limit_parse quotes the text, which here holds an expanded variable. */
+    if (!span_eq(value->text, value->shown))
+        return unexpected(value, "limits such as 60/minute;1000/hour");
+    return config_fail(value->report, "%s: %s", value->subject, error.message);
+}
+
+static const char *const limit_by_names[] = {
+    [LIMIT_BY_API_KEY] = "api_key", [LIMIT_BY_ADDRESS] = "address", [LIMIT_BY_ROUTE] = "route",
+    [LIMIT_BY_MODEL] = "model",     [LIMIT_BY_USER] = "user",       [LIMIT_BY_CONSTANT] = "constant",
+};
+
+const char *config_limit_by_name(enum limit_by by)
+{
+    return limit_by_names[by];
+}
+
+bool config_value_limit_by(const struct config_value *value, enum limit_by *by)
+{
+    for (size_t i = 0; i < sizeof(limit_by_names) / sizeof(limit_by_names[0]); i++) {
+        if (span_eq(value->text, span_of(limit_by_names[i]))) {
+            *by = (enum limit_by)i;
+            return true;
+        }
+    }
+    return unexpected(value, "api_key, address, route, model, user or constant");
+}
+
+bool config_value_strategy(const struct config_value *value, enum limit_strategy *strategy)
+{
+    return limit_strategy_parse(value->text, strategy) || unexpected(value, LIMIT_STRATEGY_EXPECTED);
 }
 
 /* Writes `text` as a string into `out` of `size` bytes; false if it does not fit or holds a NUL. */

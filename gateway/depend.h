@@ -22,4 +22,11 @@ enum depend_result depend_api_key(struct call *call);
  * valid. */
 enum depend_result depend_validate(struct call *call);
 
+/* Rate limits, token limits and max_streams: all that apply, or the one that the route names. 429 where one is
+ * exhausted; then nothing of any limit is consumed. */
+enum depend_result depend_limit(struct call *call);
+
+/* The response cache: answers a call that was answered before, and has the answer of one that was not stored. */
+enum depend_result depend_cache(struct call *call);
+
 #endif

@@ -1,16 +1,10 @@
 #include "gateway/handle_model.h"
 #include "gateway/completion.h"
 
+/* Refuses a call whose key may not use its model. */
 static bool may_use_model(struct call *call)
 {
-    struct span model = call_model(call);
-    const struct identity *identity = call->identity;
-    if (identity == NULL || identity->model_count == 0)
-        return true;
-    if (!call->model_unsure && model.len != 0 && identity_may_use_model(identity, model))
-        return true;
-    /* What names no model may be about any, so a key that is held to some models needs the route's name in its list. */
-    if (!call->model_unsure && model.len == 0 && identity->route_count != 0)
+    if (call_may_use_model(call))
         return true;
     struct dialect_error error = {.status = 403,
                                   .code = "model_not_allowed",

@@ -1,5 +1,7 @@
 #include "gateway/http_call.h"
 #include "base/clock.h"
+#include "gateway/answer_cache.h"
+#include "gateway/limit.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
 
@@ -99,7 +101,9 @@ static void on_dispose(void *ptr)
         call->record.end = "client_left";
     else if (http->had_everything && call->record.end == NULL)
         call->record.end = "finished";
+    limit_settle(call);
     telemetry_call_done(call);
+    answer_cache_end(call);
     metric_add(worker->telemetry.requests_in_flight, -1);
     if (http->counted_stream)
         metric_add(worker->telemetry.streams_in_flight, -1);

@@ -1,6 +1,8 @@
 /* Answers that weir makes itself, and the parts that all answers share. */
 #include "base/clock.h"
+#include "gateway/answer_cache.h"
 #include "gateway/http_call.h"
+#include "gateway/limit.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
 
@@ -54,9 +56,23 @@ void http_reply_header(struct http_call *http, struct span name, struct span val
                           value.len);
 }
 
+static struct span pool_copy(struct http_call *http, struct span text)
+{
+    h2o_iovec_t copy = h2o_strdup(&http->req->pool, text.base, text.len);
+    return (struct span){copy.base, copy.len};
+}
+
+/* For headers whose values are made on the way: copies the value. */
+static void add_copied(void *ctx, struct span name, struct span value)
+{
+    http_reply_header(ctx, name, pool_copy(ctx, value));
+}
+
 void http_reply_common_headers(struct http_call *http)
 {
     http_reply_header(http, SPAN("x-request-id"), span_of(http->call.request_id));
+    limit_headers(&http->call, add_copied, http);
+    answer_cache_headers(&http->call, add_copied, http);
     if (http->call.site->config->cors.count == 0)
         return;
     if (http->cors_vary)
@@ -79,7 +95,7 @@ static void send_whole(struct http_call *http, int status, struct span content_t
     h2o_req_t *req = http->req;
     req->res.status = status;
     req->res.reason = http_reason(status);
-    req->res.content_length = body.len;
+    req->res.content_length = status != 304 ? body.len : SIZE_MAX; /* RFC 9110 §8.6: else it were that of a 200 */
     if (content_type.len != 0)
         http_reply_header(http, SPAN("content-type"), content_type);
     http_reply_common_headers(http);
@@ -87,6 +103,7 @@ static void send_whole(struct http_call *http, int status, struct span content_t
     http->call.record.bytes = body.len;
     if (http->call.record.end == NULL)
         http->call.record.end = http->call.record.refusal != NULL ? "refused" : "finished";
+    limit_settle(&http->call);
     http->generator = (h2o_generator_t){NULL, NULL};
     h2o_start_response(req, &http->generator);
     http->phase = HTTP_ENDED;
@@ -104,16 +121,11 @@ static void forget_head(struct http_call *http)
     http->head_ready = false;
 }
 
-static struct span pool_copy(struct http_call *http, struct span text)
-{
-    h2o_iovec_t copy = h2o_strdup(&http->req->pool, text.base, text.len);
-    return (struct span){copy.base, copy.len};
-}
-
 void http_reply_answer(struct call *call, int status, struct span content_type, struct span body)
 {
     struct http_call *http = H2O_STRUCT_FROM_MEMBER(struct http_call, call, call);
-    http_reply_header(http, SPAN("cache-control"), SPAN("no-store"));
+    if (status != 304)
+        http_reply_header(http, SPAN("cache-control"), SPAN("no-store"));
     send_whole(http, status, content_type, pool_copy(http, body));
 }
 

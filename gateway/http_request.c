@@ -108,7 +108,9 @@ static bool parse_address(struct span text, struct in6_addr *out)
     char buf[64];
     struct in_addr v4;
     text = span_trim(text);
-    if (text.len != 0 && text.base[0] == '[') {
+    if (text.len == 0)
+        return false;
+    if (text.base[0] == '[') {
         const char *close = memchr(text.base, ']', text.len);
         if (close == NULL)
             return false;

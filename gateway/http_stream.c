@@ -1,6 +1,7 @@
 /* A backend's stream as an HTTP answer: the stream's subscriber on one side, libh2o's generator on the other. */
 #include "base/clock.h"
 #include "gateway/http_call.h"
+#include "gateway/limit.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
 #include <linux/tcp.h>
@@ -37,6 +38,11 @@ static bool ends_here(const struct http_call *http, struct span name)
     static const struct span names[] = {SPAN("set-cookie"), SPAN("server"), SPAN("date"), SPAN("alt-svc")};
     static const struct span streamed[] = {SPAN("cache-control"), SPAN("x-accel-buffering")};
     static const struct span cors = SPAN("access-control-");
+    /* Where weir limits, what it says about limits is what holds. */
+    static const struct span limits[] = {SPAN("x-ratelimit-"), SPAN("ratelimit-"), SPAN("anthropic-ratelimit-")};
+    for (size_t i = 0; http->call.limits != NULL && i < sizeof(limits) / sizeof(limits[0]); i++)
+        if (span_starts(name, limits[i]))
+            return true;
     return is_listed(names, sizeof(names) / sizeof(names[0]), name) ||
            (http->streamed && is_listed(streamed, sizeof(streamed) / sizeof(streamed[0]), name)) ||
            (http->call.site->config->cors.count != 0 && span_starts(name, cors));
@@ -148,16 +154,24 @@ static void send_early_head(struct http_call *http)
     arm(http);
 }
 
+/* Notes what the stream was so far. */
+static void note_facts(struct http_call *http)
+{
+    const struct stream_facts *facts = stream_facts(http->subscriber._stream);
+    http->call.record.bytes = facts->bytes - stream_unread(&http->subscriber) + http->in_flight;
+    http->call.record.events = facts->events;
+    if (http->call.cache.state != CALL_CACHE_HIT) /* whose tokens were counted when they were generated */
+        http->call.record.usage = facts->usage;
+}
+
 /* Notes what the stream was, and stops reading it. What libh2o is still sending stays in memory until the request is
  * gone: an HTTP/2 client that opens its window late gets the bytes that were meant for it. */
 static void stop_reading(struct http_call *http)
 {
     if (http->subscriber._stream == NULL)
         return;
+    note_facts(http);
     const struct stream_facts *facts = stream_facts(http->subscriber._stream);
-    http->call.record.bytes = facts->bytes - stream_unread(&http->subscriber) + http->in_flight;
-    http->call.record.events = facts->events;
-    http->call.record.usage = facts->usage;
     /* What is in flight does not count: a client that leaves before it is written has not had it. */
     http->had_everything = facts->terminal && stream_unread(&http->subscriber) == 0;
     stream_stop_reading(&http->subscriber);
@@ -258,6 +272,8 @@ void http_stream_begin(struct call *call, const struct exchange_head *head, stru
     }
     if (!stream_subscribe(stream, &http->subscriber, 0))
         h2o_fatal("a new stream has no beginning");
+    if (stream_state(stream) != STREAM_OPEN)
+        stream_ready(&http->subscriber); /* a replay: nobody else will say that it is there */
 }
 
 /* Times between events, for the histogram; several that came at once share their time. */
@@ -379,6 +395,12 @@ static void on_data(struct stream_subscriber *subscriber)
         tell_broken(http);
         return;
     }
+    /* The last piece of a plain answer waits for the end, which comes with it: a client that has it all may ask again
+     * at once, and then everything must be settled and stored. */
+    if (stream_state(stream) == STREAM_OPEN && http->req->res.content_length == facts->bytes) {
+        stream_wait(subscriber);
+        return;
+    }
     http->in_flight = 0;
     for (size_t i = 0; i < count; i++) {
         out[i] = h2o_iovec_init(slices[i].bytes.base, slices[i].bytes.len);
@@ -386,7 +408,12 @@ static void on_data(struct stream_subscriber *subscriber)
     }
     if (http->call.record.first_us == 0)
         http->call.record.first_us = facts->first_event_us != 0 ? facts->first_event_us : clock_us();
-    if (stream_state(stream) == STREAM_ENDED && http->in_flight == stream_unread(subscriber)) {
+    bool all = http->in_flight == stream_unread(subscriber);
+    if (all && (facts->terminal || stream_state(stream) == STREAM_ENDED)) {
+        note_facts(http);
+        limit_settle(&http->call);
+    }
+    if (all && stream_state(stream) == STREAM_ENDED) {
         send_final(http, out, count, H2O_SEND_STATE_FINAL);
         return;
     }

@@ -6,6 +6,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+struct config_key;
+
 struct identity {
     atomic_uint _refs;
     char *name;                /* for logs and metrics */
@@ -13,7 +15,8 @@ struct identity {
     size_t model_count;
     const char *const *routes; /* globs over route paths; none: all */
     size_t route_count;
-    int64_t expires; /* epoch seconds; 0: never */
+    int64_t expires;              /* epoch seconds; 0: never */
+    const struct config_key *key; /* the configured key that it stands for; NULL: none */
 };
 
 /* An identity with one reference, its name copied, everything else empty. */

@@ -7,13 +7,17 @@
     {                                                                                                                  \
         DEPEND_PUBLIC                                                                                                  \
     }
+#define METERED                                                                                                        \
+    {                                                                                                                  \
+        DEPEND_API_KEY, DEPEND_LIMIT                                                                                   \
+    }
 #define KEYED                                                                                                          \
     {                                                                                                                  \
         DEPEND_API_KEY                                                                                                 \
     }
 #define CHECKED                                                                                                        \
     {                                                                                                                  \
-        DEPEND_API_KEY, DEPEND_VALIDATE                                                                                \
+        DEPEND_API_KEY, DEPEND_LIMIT, DEPEND_VALIDATE, DEPEND_CACHE                                                    \
     }
 #define READ (METHOD_GET | METHOD_HEAD)
 #define P(text)                                                                                                        \
@@ -24,7 +28,7 @@
 /* Passed on with any method: what weir does not read, but knows where to send. */
 #define PASSED(text, words)                                                                                            \
     {                                                                                                                  \
-        P(text), METHOD_ANY & ~METHOD_OPTIONS, DIALECT_NONE, NULL, KEYED, handle_pass, words                           \
+        P(text), METHOD_ANY & ~METHOD_OPTIONS, DIALECT_NONE, NULL, METERED, handle_pass, words                         \
     }
 
 const struct route routes[] = {
@@ -36,7 +40,7 @@ const struct route routes[] = {
      "OpenAI's Responses API"},
     {P("/v1/messages"), METHOD_POST, DIALECT_MESSAGES, &body_messages, CHECKED, handle_model,
      "Anthropic's Messages API"},
-    {P("/v1/messages/count_tokens"), METHOD_ANY & ~METHOD_OPTIONS, DIALECT_MESSAGES, NULL, KEYED, handle_pass,
+    {P("/v1/messages/count_tokens"), METHOD_ANY & ~METHOD_OPTIONS, DIALECT_MESSAGES, NULL, METERED, handle_pass,
      "Anthropic's token count"},
     PASSED("/v1/responses/*", "stored responses"),
     PASSED("/v1/audio/*", "speech and transcription"),

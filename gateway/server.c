@@ -1,6 +1,7 @@
 #include "gateway/server.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "gateway/limit.h"
 #include "gateway/worker.h"
 #include <h2o/hostinfo.h>
 #include <signal.h>
@@ -46,6 +47,35 @@ static bool start_workers(struct server *server, struct site *site)
         }
     }
     return true;
+}
+
+static bool any_limits(const struct config *config)
+{
+    for (size_t i = 0; i < config->key_count; i++)
+        if (config->keys[i].limit_count != 0 || config->keys[i].max_streams != 0)
+            return true;
+    return config->limit_count != 0 || config->max_streams != 0;
+}
+
+static void create_stores(struct server *server, const struct config *config)
+{
+    if (any_limits(config)) {
+        key_secret_random(&server->limit_secret);
+        server->limits = store_create(config->limit_memory);
+    }
+    if (config->cache.on) {
+        struct cache_memory_settings settings = {.max_bytes = config->cache.max_bytes,
+                                                 .max_entry = config->cache.max_entry};
+        server->cache = cache_memory_create(&settings);
+    }
+}
+
+static void destroy_stores(struct server *server)
+{
+    if (server->limits != NULL)
+        store_destroy(server->limits);
+    if (server->cache != NULL)
+        cache_memory_destroy(server->cache);
 }
 
 /* Each client and each backend connection wants a descriptor. */
@@ -161,10 +191,13 @@ int server_run(struct config *config)
     signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
     h2o_hostinfo_max_threads = RESOLVER_THREADS;
+    create_stores(&server, config);
+    site->limit_keys = limit_keys_create(config, &server.limit_secret);
     /* A thread that was started cannot be taken back; if one is not ready the process ends, and only the sockets
      * matter. */
     if (!open_listeners(&server, config) || !start_workers(&server, site)) {
         close_listeners(&server);
+        destroy_stores(&server);
         site_release(site);
         return 1;
     }
@@ -184,6 +217,7 @@ int server_run(struct config *config)
     for (size_t i = 0; i < server.worker_count; i++)
         worker_destroy(server.workers[i]);
     close_listeners(&server);
+    destroy_stores(&server);
     site_release(site);
     return 0;
 }

@@ -3,11 +3,14 @@
 #include <openssl/crypto.h>
 #include <stdlib.h>
 
-static void set_depends(struct site_route *route, const enum depend_id *depends, size_t count)
+/* `limits` may be NULL. */
+static void set_depends(struct site_route *route, const enum depend_id *depends, char *const *limits, size_t count)
 {
     route->depend_count = 0;
-    for (size_t i = 0; i < count && depends[i] != 0; i++)
+    for (size_t i = 0; i < count && depends[i] != 0; i++) {
+        route->depend_limit[route->depend_count] = limits != NULL ? limits[i] : NULL;
         route->depends[route->depend_count++] = depends[i];
+    }
 }
 
 static void add_configured(struct site *site, const struct config_route *configured)
@@ -21,14 +24,14 @@ static void add_configured(struct site *site, const struct config_route *configu
         *route = (struct site_route){.route = *pass, .proxy = configured->proxy};
         route->route.path = span_of(configured->path);
         route->route.summary = "passed on to one backend";
-        set_depends(route, pass->depends, DEPENDS_MAX);
+        set_depends(route, pass->depends, NULL, DEPENDS_MAX);
         if (configured->has_depends)
-            set_depends(route, configured->depends, configured->depend_count);
+            set_depends(route, configured->depends, configured->depend_limit, configured->depend_count);
         return;
     }
     for (size_t i = 0; i < site->route_count && configured->has_depends; i++)
         if (span_eq(site->routes[i].route.path, span_of(configured->path)))
-            set_depends(&site->routes[i], configured->depends, configured->depend_count);
+            set_depends(&site->routes[i], configured->depends, configured->depend_limit, configured->depend_count);
 }
 
 struct site *site_create(struct config *config)
@@ -39,7 +42,7 @@ struct site *site_create(struct config *config)
     for (size_t i = 0; i < route_count; i++) {
         struct site_route *route = &site->routes[site->route_count++];
         *route = (struct site_route){.route = routes[i]};
-        set_depends(route, routes[i].depends, DEPENDS_MAX);
+        set_depends(route, routes[i].depends, NULL, DEPENDS_MAX);
     }
     for (size_t i = 0; i < config->route_count; i++)
         add_configured(site, &config->routes[i]);
@@ -52,6 +55,7 @@ struct site *site_create(struct config *config)
         identity->routes = (const char *const *)key->routes;
         identity->route_count = key->route_count;
         identity->expires = key->expires;
+        identity->key = key;
         site->identities[i] = identity;
     }
     return site;
@@ -70,6 +74,7 @@ void site_release(struct site *site)
     for (size_t i = 0; i < site->config->key_count; i++)
         identity_release(site->identities[i]);
     free(site->identities);
+    free(site->limit_keys);
     free(site->routes);
     config_release(site->config);
     free(site);

@@ -10,6 +10,7 @@
 struct site_route {
     struct route route; /* a row of the table, or a proxy route of the configuration */
     enum depend_id depends[DEPENDS_MAX];
+    const char *depend_limit[DEPENDS_MAX]; /* of DEPEND_LIMIT: the one limit to run; NULL: all that apply */
     size_t depend_count;
     const char *proxy; /* the backend that takes everything; NULL: chosen by model */
 };
@@ -19,7 +20,8 @@ struct site {
     struct config *config;
     struct site_route *routes;
     size_t route_count;
-    struct identity **identities; /* in the order of config->keys */
+    struct identity **identities;  /* in the order of config->keys */
+    struct limit_keys *limit_keys; /* set once the server's secret is known; see limit.h */
 };
 
 /* Takes over the caller's reference to `config`. */

@@ -28,6 +28,8 @@ enum family {
     STREAMS_IN_FLIGHT,
     CONNECTIONS,
     BYTES,
+    LIMITED,
+    CACHED,
     FAMILIES,
 };
 
@@ -75,6 +77,15 @@ static const struct metric_family families[FAMILIES] = {
                .help = "Body bytes of backends' answers passed on.",
                .type = METRIC_COUNTER,
                .labels = {"route"}},
+    [LIMITED] = {.name = "weir_limit_decisions_total",
+                 .help = "Decisions of each limit.",
+                 .type = METRIC_COUNTER,
+                 .labels = {"limit", "result"}},
+    [CACHED] = {.name = "weir_cache_requests_total",
+                .help =
+                    "Requests that the response cache answered, could have answered, or was passed by for a reason.",
+                .type = METRIC_COUNTER,
+                .labels = {"result", "reason"}},
 };
 
 void telemetry_init(struct telemetry *telemetry)
@@ -95,6 +106,18 @@ static void count(struct worker *worker, enum family family, const struct span *
 {
     if (n != 0)
         metric_add(metrics_series(worker->telemetry.shard, family, labels), n);
+}
+
+void telemetry_limited(struct worker *worker, const char *limit, bool allowed)
+{
+    struct span labels[] = {span_of(limit), allowed ? SPAN("allowed") : SPAN("refused")};
+    count(worker, LIMITED, labels, 1);
+}
+
+void telemetry_cached(struct worker *worker, const char *result, const char *reason)
+{
+    struct span labels[] = {span_of(result), span_of(reason)};
+    count(worker, CACHED, labels, 1);
 }
 
 void telemetry_upstream_error(struct worker *worker, const char *backend, enum stream_failure why)
@@ -155,6 +178,8 @@ static void log_call(struct call *call, uint64_t duration_us)
     enum log_level level = record->failure != STREAM_NOT_FAILED ? LOG_WARN : LOG_INFO;
     if (!log_enabled(level))
         return;
+    static const char *const cache_words[] = {
+        [CALL_CACHE_HIT] = "hit", [CALL_CACHE_MISS] = "miss", [CALL_CACHE_BYPASS] = "bypass"};
     struct log_line line;
     log_begin(&line, level, "request");
     log_str(&line, "request_id", span_of(call->request_id));
@@ -178,6 +203,10 @@ static void log_call(struct call *call, uint64_t duration_us)
         if (record->usage.cached != 0)
             log_int(&line, "cached_tokens", (int64_t)record->usage.cached);
     }
+    if (record->limited)
+        log_int(&line, "limit_remaining", (int64_t)record->limit_remaining);
+    if (call->cache.state != CALL_CACHE_UNUSED)
+        log_str(&line, "cache", span_of(cache_words[call->cache.state]));
     if (record->first_us != 0)
         log_ms(&line, "first_ms", record->first_us - record->started_us);
     log_ms(&line, "duration_ms", duration_us);
@@ -246,12 +275,42 @@ static void write_process(struct strbuf *out)
         descriptors > 3 ? descriptors - 3 : 0);
 }
 
+static void write_one(struct strbuf *out, const char *name, const char *type, const char *help, uint64_t value)
+{
+    strbuf_printf(out, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", name, help, name, type, name,
+                  (unsigned long long)value);
+}
+
+static void write_stores(const struct server *server, struct strbuf *out)
+{
+    if (server->limits != NULL) {
+        struct store_counts counts;
+        store_count(server->limits, &counts);
+        write_one(out, "weir_limit_entries", "gauge", "Clients whose limits are counted.", counts.entries);
+        write_one(out, "weir_limit_bytes", "gauge", "Memory of those counts.", counts.bytes);
+        write_one(out, "weir_limit_evictions_total", "counter", "Expired counts that gave way to new ones.",
+                  counts.evictions);
+        write_one(out, "weir_limit_overflows_total", "counter",
+                  "Decisions on counts that clients share for lack of room.", counts.overflows);
+    }
+    if (server->cache != NULL) {
+        struct cache_memory_counts counts;
+        cache_memory_counts(server->cache, &counts);
+        write_one(out, "weir_cache_entries", "gauge", "Stored answers.", counts.entries);
+        write_one(out, "weir_cache_bytes", "gauge", "Memory of the stored answers.", counts.bytes);
+        write_one(out, "weir_cache_stores_total", "counter", "Answers stored.", counts.stores);
+        write_one(out, "weir_cache_evictions_total", "counter", "Answers thrown out to make room.", counts.evictions);
+        write_one(out, "weir_cache_expirations_total", "counter", "Answers found too old.", counts.expirations);
+    }
+}
+
 void telemetry_write(struct worker *const *workers, size_t worker_count, struct strbuf *out)
 {
     struct metrics_shard *shards[CONFIG_WORKERS_MAX];
     for (size_t i = 0; i < worker_count; i++)
         shards[i] = workers[i]->telemetry.shard;
     metrics_write(shards, worker_count, out);
+    write_stores(workers[0]->server, out);
     strbuf_printf(out,
                   "# HELP weir_log_lines_dropped_total Log lines dropped because their reader was too slow.\n"
                   "# TYPE weir_log_lines_dropped_total counter\nweir_log_lines_dropped_total %llu\n",

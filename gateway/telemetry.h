@@ -16,6 +16,12 @@ struct telemetry {
 void telemetry_init(struct telemetry *telemetry);
 void telemetry_dispose(struct telemetry *telemetry);
 
+/* A limit (its name in the configuration, "key" or "max_streams") has decided on a request. */
+void telemetry_limited(struct worker *worker, const char *limit, bool allowed);
+
+/* What the response cache made of a request: "hit", "miss" or "bypass", and why it was passed by ("" otherwise). */
+void telemetry_cached(struct worker *worker, const char *result, const char *reason);
+
 /* A backend failed an exchange. */
 void telemetry_upstream_error(struct worker *worker, const char *backend, enum stream_failure why);
 

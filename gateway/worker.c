@@ -57,6 +57,8 @@ struct worker *worker_create(struct server *server, unsigned index, struct site 
     h2o_linklist_init_anchor(&worker->calls);
     deadlines_init(&worker->deadlines);
     telemetry_init(&worker->telemetry);
+    worker->keyer = cache_keyer_create();
+    worker->completion_average = 256;
     return worker;
 }
 
@@ -297,6 +299,7 @@ void worker_wait(struct worker *worker)
 void worker_destroy(struct worker *worker)
 {
     telemetry_dispose(&worker->telemetry);
+    cache_keyer_destroy(worker->keyer);
     deadlines_dispose(&worker->deadlines);
     site_release(worker->site);
     pthread_mutex_destroy(&worker->lock);

@@ -5,10 +5,12 @@
 
 #include "backends/pool.h"
 #include "base/deadline.h"
+#include "cache/memory.h"
 #include "gateway/connection.h"
 #include "gateway/listener.h"
 #include "gateway/site.h"
 #include "gateway/telemetry.h"
+#include "ratelimit/store.h"
 #include <h2o.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -21,8 +23,11 @@ struct server {
     size_t worker_count;
     struct listener *listeners;
     size_t listener_count;
-    atomic_bool ended;    /* all workers have */
-    atomic_bool draining; /* no longer ready: set once */
+    struct store *limits; /* counts of limits and leases; NULL: there are none */
+    struct key_secret limit_secret;
+    struct cache_memory *cache; /* NULL: off */
+    atomic_bool ended;          /* all workers have */
+    atomic_bool draining;       /* no longer ready: set once */
     uint64_t started_us;
 };
 
@@ -39,6 +44,8 @@ struct worker {
     struct site *site;    /* counted; new calls use it */
     struct pool *pool;
     struct telemetry telemetry;
+    struct cache_keyer *keyer;
+    uint64_t completion_average; /* tokens of an answer, for requests that do not say how many they want */
     h2o_multithread_receiver_t mailbox;
     pthread_mutex_t lock; /* guards `ended`: orders may come while the thread ends */
     bool ended;

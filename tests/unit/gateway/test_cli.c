@@ -91,6 +91,11 @@ START_TEST(the_file_of_init_works_with_everything_in_use)
     ck_assert_uint_eq(config->backend_count, 3);
     ck_assert_uint_eq(config->key_count, 2);
     ck_assert_uint_eq(config->route_count, 3);
+    ck_assert_uint_eq(config->routes[0].depend_count, 4);
+    ck_assert_uint_eq(config->limit_count, 3);
+    ck_assert_uint_eq(config->limits[1].exempt_key_count, 1);
+    ck_assert_uint_eq(config->keys[1].limit_count, 1);
+    ck_assert(config->cache.on);
     config_release(config);
     strbuf_dispose(&all);
 }

@@ -102,9 +102,17 @@ struct bad {
 #define SHA "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define KEY "keys: [{name: a, key: secret-1}]\n"
 #define BACKEND "backends:\n  - url: http://a\n"
+#define LIMIT "limits:\n  a:\n    limit: 60/minute\n"
+#define CACHE "cache: {ttl: 10m}\n"
+#define TEN "1/day;1/day;1/day;1/day;1/day;1/day;1/day;1/day;1/day;1/day"
+#define LONG_SHOWN "a23456789-123456789-123456789-123456789-123456789-123456789-1234"
+#define LONG LONG_SHOWN "5"
+#define LIMIT_NAME(name)                                                                                               \
+    "weir.yaml:2: \"limits." name "\" has no usable name, expected 1 to 64 letters, digits, \"_\", \"-\" and \".\""
 #define TOP_FIELDS                                                                                                     \
     "listen, trusted_proxies, max_body, cors, backends, balance, keys, open, routes, workers, log_level, log_format, " \
-    "drain_timeout, sse_ping, early_head, send_timeout, request_timeout"
+    "drain_timeout, sse_ping, early_head, send_timeout, request_timeout, limits, limit_memory, count_hits, "           \
+    "max_streams, cache"
 
 static const struct bad bad_yaml[] = {
     YAML("- a\n", "weir.yaml:1: the file is a list, expected a mapping (\"key: value\")"),
@@ -142,9 +150,8 @@ static const struct bad bad_yaml[] = {
     YAML("routes:\n  - {paht: a}\n", "weir.yaml:2: unknown key \"paht\" in \"routes[0]\"; did you mean \"path\"?"),
 
     /* of later versions */
-    YAML("\ncache: {ttl: 10m}\n", "weir.yaml:2: \"cache\" is not available in this version"),
-    YAML("redis: redis://a\n", "weir.yaml:1: \"redis\" is not available in this version"),
-    YAML("limits: {}\n", "weir.yaml:1: \"limits\" is not available in this version"),
+    YAML("\nredis: redis://a\n", "weir.yaml:2: \"redis\" is not available in this version"),
+    YAML("supervise: {}\n", "weir.yaml:1: unknown key \"supervise\", expected one of " TOP_FIELDS),
     YAML("admin: {}\n", "weir.yaml:1: \"admin\" is not available in this version"),
     YAML("balance: least_requests\n",
          "weir.yaml:1: \"balance\" is \"least_requests\", which is not available in this version"),
@@ -156,15 +163,6 @@ static const struct bad bad_yaml[] = {
     YAML(BACKEND "    usage: ask\n",
          "weir.yaml:3: \"backends[0].usage\" is \"ask\", which is not available in this version"),
     YAML(BACKEND "    usage: no\n", "weir.yaml:3: \"backends[0].usage\" is \"no\", expected read"),
-    YAML("keys:\n  - name: a\n    limit: 1/minute\n",
-         "weir.yaml:3: \"keys[0].limit\" is not available in this version"),
-    YAML("keys: [{max_streams: 8}]\n", "weir.yaml:1: \"keys[0].max_streams\" is not available in this version"),
-    YAML("routes:\n  - path: /v1/models\n    depends: [api_key, limit]\n",
-         "weir.yaml:3: \"routes[0].depends[1]\" is \"limit\", which is not available in this version"),
-    YAML("routes: [{path: /v1/models, depends: [\"limit:per_ip\"]}]\n",
-         "weir.yaml:1: \"routes[0].depends[0]\" is \"limit:per_ip\", which is not available in this version"),
-    YAML("routes: [{path: /v1/models, depends: [cache]}]\n",
-         "weir.yaml:1: \"routes[0].depends[0]\" is \"cache\", which is not available in this version"),
 
     /* kinds of values */
     YAML("listen: 127.0.0.1:8080\n", "weir.yaml:1: \"listen\" is a single value, expected a list"),
@@ -353,7 +351,8 @@ static const struct bad bad_yaml[] = {
          "weir.yaml:1: the route \"/entirely/elsewhere\" does not exist, expected a built-in one, or a prefix with "
          "\"proxy\""),
     YAML("routes: [{path: /v1/models, depends: [apikey]}]\n",
-         "weir.yaml:1: \"routes[0].depends[0]\" is \"apikey\", expected public or api_key or validate"),
+         "weir.yaml:1: \"routes[0].depends[0]\" is \"apikey\", expected public or api_key or validate or limit or "
+         "cache"),
     YAML("routes: [{path: /v1/models, depends: [api_key, api_key]}]\n",
          "weir.yaml:1: \"routes[0].depends[1]\" is \"api_key\" again, expected each dependency once"),
     YAML("routes: [{path: /v1/models, depends: [public, api_key]}]\n",
@@ -401,6 +400,157 @@ static const struct bad bad_yaml[] = {
          "weir.yaml:1: the route \"/tools/*\" goes to the backend \"vllm\", which does not exist, expected a or b"),
     YAML("routes: [{path: /tools/*, proxy: demo}]\n", "weir.yaml:1: the route \"/tools/*\" goes to the demo model, "
                                                       "which has nothing to proxy, expected another backend"),
+
+    /* limits */
+    YAML("limits: {}\n", "weir.yaml:1: \"limits\" is empty, expected at least one limit (leave it out for none)"),
+    YAML("limits: 60/minute\n", "weir.yaml:1: \"limits\" is a single value, expected a mapping (\"key: value\")"),
+    YAML("limits:\n  a: 60/minute\n",
+         "weir.yaml:2: \"limits.a\" is a single value, expected a mapping (\"key: value\")"),
+    YAML("limits:\n  a b: {limit: 60/minute}\n", LIMIT_NAME("a b")),
+    YAML("limits:\n  \"\": {limit: 60/minute}\n", LIMIT_NAME("")),
+    YAML("limits:\n  a:b: {limit: 60/minute}\n", LIMIT_NAME("a:b")),
+    YAML("limits:\n  " LONG ": {limit: 60/minute}\n", LIMIT_NAME(LONG_SHOWN)),
+    YAML("limits:\n  a: {limit: 1/minute}\n  a: {limit: 1/minute}\n",
+         "weir.yaml:3: \"a\" stands here again, first in line 2"),
+    YAML("limits:\n  a: {by: address}\n",
+         "weir.yaml:2: \"limits.a\" has no \"limit\", expected such as 60/minute;1000/hour"),
+    YAML("limits:\n  a:\n    limti: 1/minute\n",
+         "weir.yaml:3: unknown key \"limti\" in \"limits.a\"; did you mean \"limit\"?"),
+    YAML("limits:\n  a:\n    something: 1\n",
+         "weir.yaml:3: unknown key \"something\" in \"limits.a\", expected one of limit, by, strategy, routes, cost, "
+         "message, headers, exempt"),
+    YAML(LIMIT "    by: key\n",
+         "weir.yaml:4: \"limits.a.by\" is \"key\", expected api_key, address, route, model, user "
+         "or constant"),
+    YAML(LIMIT "    strategy: leaky\n", "weir.yaml:4: \"limits.a.strategy\" is \"leaky\", expected "
+                                        "fixed_window, moving_window or sliding_window_counter"),
+    YAML(LIMIT "    headers: never\n", "weir.yaml:4: \"limits.a.headers\" is \"never\", expected true or false"),
+    YAML(LIMIT "    cost: 0\n", "weir.yaml:4: \"limits.a.cost\" is \"0\", expected a number from 1 to "
+                                "1000000000000000"),
+    YAML(LIMIT "    cost: 61\n",
+         "weir.yaml:2: the limit \"a\" has a cost of 61, which 60 can never pay for, expected at most 60"),
+    YAML(LIMIT "    message: \"\"\n", "weir.yaml:4: \"limits.a.message\" is empty, expected a value"),
+    YAML("limits:\n  a: {limit: 60 tokens/minute, cost: 2}\n",
+         "weir.yaml:2: the limit \"a\" counts tokens, and its \"cost\" means something for requests only, expected "
+         "none"),
+    YAML("limits:\n  a: {limit: 60 tokens/minute, message: No}\n",
+         "weir.yaml:2: the limit \"a\" counts tokens, and its \"message\" means something for requests only, expected "
+         "none"),
+    YAML(LIMIT "    routes: []\n",
+         "weir.yaml:4: \"limits.a.routes\" is empty, expected at least one item (leave it out "
+         "for every model route)"),
+    YAML(LIMIT "    routes: [/v1/*, /v1/caht]\n",
+         "weir.yaml:2: the limit \"a\" names the route \"/v1/caht\", which does not exist, expected such as "
+         "/v1/chat/completions or /v1/*"),
+    YAML(LIMIT "    routes: [/v1/embeddings]\nroutes:\n  - {path: /v1/embeddings, depends: [api_key, validate]}\n",
+         "weir.yaml:2: the limit \"a\" names the route \"/v1/embeddings\", whose \"depends\" in line 6 have no "
+         "\"limit\", expected it there"),
+    YAML(LIMIT "    routes: [/v1/embeddings]\n  b: {limit: 1/day}\nroutes:\n  - {path: /v1/embeddings, depends: "
+               "[\"limit:b\"]}\n",
+         "weir.yaml:2: the limit \"a\" names the route \"/v1/embeddings\", whose \"depends\" in line 7 have no "
+         "\"limit\", expected it there"),
+    YAML(KEY "limits:\n  a: {limit: 1/day, routes: [/metrics]}\n",
+         "weir.yaml:3: the limit \"a\" is by api_key and names the public route \"/metrics\", expected another \"by\""),
+    YAML(LIMIT "    exempt: {}\n", "weir.yaml:4: \"limits.a.exempt\" is empty, expected \"keys\" or \"addresses\""),
+    YAML(LIMIT "    exempt: {keys: []}\n",
+         "weir.yaml:4: \"limits.a.exempt.keys\" is empty, expected at least one item (leave it out for none)"),
+    YAML(LIMIT "    exempt: {addresses: []}\n",
+         "weir.yaml:4: \"limits.a.exempt.addresses\" is empty, expected at least one item (leave it out for none)"),
+    YAML(LIMIT "    exempt: {addresses: [10.0.0.0/8, lan]}\n",
+         "weir.yaml:4: \"limits.a.exempt.addresses[1]\" is \"lan\", expected a network such as 10.0.0.0/8 or fd00::/8, "
+         "or "
+         "an address"),
+    YAML(LIMIT "    exempt: {routes: [/]}\n",
+         "weir.yaml:4: unknown key \"routes\" in \"limits.a.exempt\", expected one of keys, addresses"),
+    YAML(LIMIT "    exempt: {keys: [a, b]}\n" KEY,
+         "weir.yaml:2: the limit \"a\" exempts the key \"b\", which does not exist, expected the name of a key"),
+    YAML("limits:\n  a: {limit: " TEN "}\n  b: {limit: " TEN "}\n  c: {limit: " TEN "}\n  d: {limit: " TEN "}\n",
+         "weir.yaml:5: the limit \"d\" is one too many: a request to \"/v1/chat/completions\" would have to pass 40 "
+         "limits, expected at most 32"),
+    /* With a key's own in place of those by key. */
+    YAML("limits:\n  a: {limit: " TEN "}\n  b: {limit: " TEN ", by: route}\n  c: {limit: " TEN ", by: user}\n"
+         "keys: [{name: a, key: secret-1, limit: " TEN ";1/day;1/day;1/day}]\n",
+         "weir.yaml:4: the limit \"c\" is one too many: a request to \"/v1/chat/completions\" would have to pass 33 "
+         "limits, expected at most 32"),
+    YAML("limit_memory: 1KiB\n", "weir.yaml:1: \"limit_memory\" is \"1KiB\", expected a size from 128KiB to 65536MiB"),
+    YAML("max_streams: 0\n", "weir.yaml:1: \"max_streams\" is \"0\", expected a number from 1 to 100000000"),
+    YAML("max_streams: many\n", "weir.yaml:1: \"max_streams\" is \"many\", expected a number from 1 to 100000000"),
+    YAML("count_hits: 2\n", "weir.yaml:1: \"count_hits\" is \"2\", expected true or false"),
+    YAML("keys: [{name: a, key: secret-1, max_streams: -1}]\n",
+         "weir.yaml:1: \"keys[0].max_streams\" is \"-1\", expected a number from 1 to 100000000"),
+
+    /* cache */
+    YAML("cache: {}\n", "weir.yaml:1: \"cache\" has no \"ttl\", expected such as 10m"),
+    YAML("\ncache: on\n", "weir.yaml:2: \"cache\" is a single value, expected a mapping (\"key: value\")"),
+    YAML("cache: {ttl: 0s}\n", "weir.yaml:1: \"cache.ttl\" is \"0s\", expected a duration longer than 0"),
+    YAML("cache: {ttl: 10}\n", "weir.yaml:1: \"cache.ttl\" is \"10\", " DURATION),
+    YAML("cache: {tll: 1s}\n", "weir.yaml:1: unknown key \"tll\" in \"cache\"; did you mean \"ttl\"?"),
+    YAML("cache: {something: 1s}\n", "weir.yaml:1: unknown key \"something\" in \"cache\", expected one of ttl, "
+                                     "max_bytes, max_entry, scope, for, mode"),
+    YAML("cache: {max_bytes: 1KiB}\n",
+         "weir.yaml:1: \"cache.max_bytes\" is \"1KiB\", expected a size from 1024KiB to 1048576MiB"),
+    YAML("cache: {max_entry: 1}\n", "weir.yaml:1: \"cache.max_entry\" is \"1\", expected a size from 1KiB to 1024MiB"),
+    YAML("cache: {ttl: 1s, max_entry: 3MiB, max_bytes: 2MiB}\n",
+         "weir.yaml:1: \"cache\" has a \"max_entry\" above \"max_bytes\", expected at most that"),
+    YAML("cache: {scope: all}\n", "weir.yaml:1: \"cache.scope\" is \"all\", expected key or shared"),
+    YAML("cache: {for: me}\n", "weir.yaml:1: \"cache.for\" is \"me\", expected all or deterministic"),
+    YAML("cache: {mode: off}\n", "weir.yaml:1: \"cache.mode\" is \"off\", expected on or opt_in"),
+
+    /* the order of dependencies */
+    YAML("routes: [{path: /v1/messages, depends: [limit, limit]}]\n",
+         "weir.yaml:1: \"routes[0].depends[1]\" is \"limit\" again, expected each dependency once"),
+    YAML(LIMIT "routes: [{path: /v1/messages, depends: [\"limit:a\", \"limit:a\"]}]\n",
+         "weir.yaml:4: \"routes[0].depends[1]\" is \"limit:a\" again, expected each dependency once"),
+    YAML("routes: [{path: /v1/messages, depends: [\"limit:1\", \"limit:2\", \"limit:3\", \"limit:4\", \"limit:5\", "
+         "\"limit:6\", \"limit:7\", \"limit:8\", \"limit:9\"]}]\n",
+         "weir.yaml:1: \"routes[0].depends[8]\" is one too many, expected at most 8"),
+    YAML("routes: [{path: /v1/messages, depends: [\"limit:a\"]}]\n",
+         "weir.yaml:1: the route \"/v1/messages\" depends on \"limit:a\", which does not exist, expected no \"limit:\" "
+         "without \"limits\""),
+    YAML(LIMIT "  b: {limit: 1/day}\nroutes: [{path: /v1/messages, depends: [\"limit:\"]}]\n",
+         "weir.yaml:5: the route \"/v1/messages\" depends on \"limit:\", which does not exist, expected limit:a or "
+         "limit:b"),
+    YAML(LIMIT "routes: [{path: /v1/messages, depends: [limit, \"limit:a\"]}]\n",
+         "weir.yaml:4: the route \"/v1/messages\" depends on \"limit:a\", which \"limit\" runs there too, expected one "
+         "of "
+         "them"),
+    YAML(KEY LIMIT "routes: [{path: /v1/messages, depends: [limit, api_key]}]\n",
+         "weir.yaml:5: the route \"/v1/messages\" runs the limit \"a\", which is by api_key, before \"api_key\", "
+         "expected "
+         "\"api_key\" first"),
+    YAML(KEY LIMIT "routes: [{path: /v1/messages, depends: [\"limit:a\", api_key]}]\n",
+         "weir.yaml:5: the route \"/v1/messages\" runs the limit \"a\", which is by api_key, before \"api_key\", "
+         "expected "
+         "\"api_key\" first"),
+    YAML(KEY LIMIT "routes: [{path: /v1/messages, depends: [public, limit]}]\n",
+         "weir.yaml:5: the route \"/v1/messages\" runs the limit \"a\", which is by api_key, without \"api_key\", "
+         "expected "
+         "another \"by\""),
+    YAML(LIMIT "    by: api_key\nroutes: [{path: /v1/messages, depends: [limit]}]\n",
+         "weir.yaml:5: the route \"/v1/messages\" runs the limit \"a\", which is by api_key, without \"api_key\", "
+         "expected "
+         "another \"by\""),
+    YAML("keys: [{name: a, key: secret-1, limit: 1/day}]\nroutes: [{path: /v1/messages, depends: [limit, api_key]}]\n",
+         "weir.yaml:2: the route \"/v1/messages\" has \"limit\" before \"api_key\" although the key \"a\" has a limit "
+         "of "
+         "its own, expected \"api_key\" first"),
+    YAML(LIMIT "routes: [{path: /v1/messages, depends: [limit, validate, api_key]}]\n",
+         "weir.yaml:4: the route \"/v1/messages\" has something before \"api_key\", expected \"api_key\" first"),
+    YAML(CACHE KEY "routes: [{path: /v1/messages, depends: [cache, api_key]}]\n",
+         "weir.yaml:3: the route \"/v1/messages\" has \"cache\" before \"api_key\", expected \"api_key\" first (or the "
+         "cache's scope: shared)"),
+    YAML(CACHE "routes: [{path: /v1/messages, depends: [cache, validate]}]\n",
+         "weir.yaml:2: the route \"/v1/messages\" has \"cache\" before \"validate\", expected \"cache\" behind it"),
+    YAML(CACHE "routes: [{path: /v1/messages, depends: [validate, cache, limit]}]\n",
+         "weir.yaml:2: the route \"/v1/messages\" has \"cache\" before a limit, expected \"cache\" behind it"),
+    YAML(LIMIT CACHE "routes: [{path: /v1/messages, depends: [cache, \"limit:a\"]}]\n",
+         "weir.yaml:5: the route \"/v1/messages\" has \"cache\" before a limit, expected \"cache\" behind it"),
+    YAML(CACHE "routes: [{path: /v1/models, depends: [cache]}]\n",
+         "weir.yaml:2: the route \"/v1/models\" has no answers that \"cache\" could keep, expected no \"cache\""),
+    YAML(CACHE "routes: [{path: /v1/audio/*, depends: [cache]}]\n",
+         "weir.yaml:2: the route \"/v1/audio/*\" has no answers that \"cache\" could keep, expected no \"cache\""),
+    YAML(CACHE "backends: [{url: http://a}]\nroutes: [{path: /tools/*, proxy: a, depends: [cache]}]\n",
+         "weir.yaml:3: the route \"/tools/*\" has no answers that \"cache\" could keep, expected no \"cache\""),
 };
 
 static const struct bad bad_inputs[] = {
@@ -426,6 +576,8 @@ static const struct bad bad_inputs[] = {
     OPTIONS("--log-level is \"loud\", expected debug, info, warn or error", .log_level = "loud"),
     OPTIONS("--log-format is \"xml\", expected json or text", .log_format = "xml"),
     OPTIONS("--drain-timeout is \"30\", " DURATION, .drain_timeout = "30"),
+    OPTIONS("--cache-ttl is \"30\", " DURATION, .cache_ttl = "30"),
+    OPTIONS("--cache-ttl is \"0s\", expected a duration longer than 0", .cache_ttl = "0s"),
 
     ENV("WEIR_LISTEN is \"x\", " ADDRESS, "WEIR_LISTEN", "127.0.0.1:1,x"),
     ENV("WEIR_LISTEN has an empty item, expected values separated by commas", "WEIR_LISTEN", "127.0.0.1:1,"),
@@ -450,6 +602,8 @@ static const struct bad bad_inputs[] = {
     ENV("WEIR_LOG_LEVEL is \"x\", expected debug, info, warn or error", "WEIR_LOG_LEVEL", "x"),
     ENV("WEIR_LOG_FORMAT is \"x\", expected json or text", "WEIR_LOG_FORMAT", "x"),
     ENV("WEIR_DRAIN_TIMEOUT is \"1\", " DURATION, "WEIR_DRAIN_TIMEOUT", "1"),
+    ENV("WEIR_CACHE_TTL is \"x\", " DURATION, "WEIR_CACHE_TTL", "x"),
+    ENV("WEIR_LIMIT is set but empty, expected a value (unset it for the default)", "WEIR_LIMIT", ""),
     ENV("WEIR_CONFIG: cannot read nowhere.yaml: No such file or directory", "WEIR_CONFIG", "nowhere.yaml"),
     ENV("WEIR_CONFIG: cannot read large.txt: it is larger than 1 MiB", "WEIR_CONFIG", "large.txt"),
 
@@ -468,6 +622,15 @@ static const struct bad bad_inputs[] = {
      "weir.yaml:1: the route \"/livez\" needs no key although keys are configured, expected \"api_key\", or \"public\" "
      "if that "
      "is meant"},
+    {{.yaml = "limits: {a: {limit: \"${SECRET}\"}}\n", .env = {"SECRET", "hunter2"}},
+     "weir.yaml:1: \"limits.a.limit\" is \"${SECRET}\", expected limits such as 60/minute;1000/hour"},
+    /* --limit replaces all limits of the file, and is by key where there are keys. */
+    {{.yaml = LIMIT "routes: [{path: /v1/messages, depends: [\"limit:a\"]}]\n", .options = {.limit = "1/second"}},
+     "weir.yaml:4: the route \"/v1/messages\" depends on \"limit:a\", which does not exist, expected limit:default"},
+    {{.yaml = "routes: [{path: /v1/messages, depends: [public, limit]}]\n",
+      .options = {KEYS("secret-1"), .limit = "1/second"}},
+     "weir.yaml:1: the route \"/v1/messages\" runs the limit \"default\", which is by api_key, without \"api_key\", "
+     "expected another \"by\""},
     /* What is replaced must be right all the same. */
     {{.yaml = "workers: x\n", .options = {.workers = "2"}},
      "weir.yaml:1: \"workers\" is \"x\", expected a number from 1 to 64"},
@@ -529,6 +692,13 @@ START_TEST(has_defaults)
     ck_assert_uint_eq(config->early_head_us, 0);
     ck_assert_uint_eq(config->send_timeout_us, 60 * SECOND);
     ck_assert_uint_eq(config->request_timeout_us, 60 * SECOND);
+    ck_assert_uint_eq(config->limit_count, 0);
+    ck_assert_uint_eq(config->limit_memory, 64 << 20);
+    ck_assert(config->count_hits);
+    ck_assert_uint_eq(config->max_streams, 0);
+    ck_assert(!config->cache.on);
+    ck_assert_uint_eq(config->cache.max_bytes, 256 << 20);
+    ck_assert_uint_eq(config->cache.max_entry, 8 << 20);
     /* Two references, two releases. */
     config_release(config_retain(config));
     ck_assert_uint_eq(config->listen_count, 1);
@@ -682,6 +852,241 @@ START_TEST(reads_keys_and_routes)
 }
 END_TEST
 
+static void check_limit(const struct limit *limit, uint64_t amount, uint64_t window_us, enum limit_unit unit)
+{
+    ck_assert_uint_eq(limit->amount, amount);
+    ck_assert_uint_eq(limit->window_us, window_us);
+    ck_assert_int_eq(limit->unit, unit);
+}
+
+START_TEST(reads_limits)
+{
+    static const struct given given = {
+        .yaml =
+            "keys:\n"
+            "  - {name: alice, key: secret-1, limit: \"100/minute, 5 tokens per 2 hours\", max_streams: 8}\n"
+            "  - {name: bob, key: secret-2}\n"
+            "limits:\n"
+            "  per_key: {limit: \"${RATE}\"}\n"
+            "  per-ip.2:\n"
+            "    limit: \"10/second; 20 per 3 days\"\n"
+            "    by: address\n"
+            "    strategy: sliding-window-counter\n"
+            "    routes: [/v1/chat/completions, \"/v1/audio/*\", /tools/*]\n"
+            "    cost: 10\n"
+            "    message: Slow down.\n"
+            "    headers: off\n"
+            "    exempt: {keys: [bob, alice], addresses: [10.1.2.3/8, \"fd00::/8\"]}\n"
+            "  r: {limit: 1/day, by: route, strategy: fixed_window, headers: on}\n"
+            "  m: {limit: 0/day, by: model, headers: false, cost: 7}\n"
+            "  u: {limit: 1 token/day, by: user, headers: true}\n"
+            "  c: {limit: 1/day, by: constant}\n"
+            "backends: [{name: b, url: http://b}]\n"
+            "routes:\n"
+            "  - {path: /v1/chat/completions, depends: [\"limit:per-ip.2\", api_key, \"limit:per_key\", validate]}\n"
+            "  - {path: /v1/completions, depends: [api_key, \"limit:per-ip.2\", limit]}\n"
+            "  - {path: /v1/embeddings, depends: [public, \"limit:c\"]}\n"
+            "  - {path: /tools/*, proxy: b, depends: [\"limit:per-ip.2\", api_key]}\n"
+            "limit_memory: 1MiB\nmax_streams: 1000\ncount_hits: off\n",
+        .env = {"RATE", "60/minute;1000/hour"},
+    };
+    struct config *config = load_ok(&given);
+    const struct config_limit *limit = config->limits;
+
+    ck_assert_uint_eq(config->keys[0].limit_count, 2);
+    check_limit(&config->keys[0].limits[0], 100, 60 * SECOND, LIMIT_REQUESTS);
+    check_limit(&config->keys[0].limits[1], 5, 7200 * SECOND, LIMIT_TOKENS);
+    ck_assert_uint_eq(config->keys[0].max_streams, 8);
+    ck_assert_uint_eq(config->keys[1].limit_count, 0);
+    ck_assert_uint_eq(config->keys[1].max_streams, 0);
+
+    ck_assert_uint_eq(config->limit_count, 6);
+    ck_assert_str_eq(limit->name, "per_key");
+    ck_assert_uint_eq(limit->count, 2);
+    check_limit(&limit->limits[1], 1000, 3600 * SECOND, LIMIT_REQUESTS);
+    ck_assert_int_eq(limit->by, LIMIT_BY_API_KEY);
+    ck_assert_int_eq(limit->strategy, LIMIT_MOVING_WINDOW);
+    ck_assert_uint_eq(limit->route_count, 0);
+    ck_assert_uint_eq(limit->cost, 1);
+    ck_assert_ptr_null(limit->message);
+    ck_assert(limit->headers);
+    ck_assert_uint_eq(limit->exempt_key_count + limit->exempt_network_count, 0);
+    ck_assert_int_eq(limit->line, 5);
+    ck_assert(config_limit_applies(limit, SPAN("/v1/completions")));
+
+    limit++;
+    ck_assert_str_eq(limit->name, "per-ip.2");
+    check_limit(&limit->limits[1], 20, 3 * 86400 * SECOND, LIMIT_REQUESTS);
+    ck_assert_int_eq(limit->by, LIMIT_BY_ADDRESS);
+    ck_assert_int_eq(limit->strategy, LIMIT_SLIDING_WINDOW_COUNTER);
+    ck_assert_uint_eq(limit->route_count, 3);
+    ck_assert_uint_eq(limit->cost, 10);
+    ck_assert_str_eq(limit->message, "Slow down.");
+    ck_assert(!limit->headers);
+    ck_assert_uint_eq(limit->exempt_key_count, 2);
+    ck_assert_str_eq(limit->exempt_keys[1], "alice");
+    ck_assert_uint_eq(limit->exempt_network_count, 2);
+    ck_assert_uint_eq(limit->exempt_networks[0].prefix, 104);
+    ck_assert_int_eq(limit->line, 6);
+    ck_assert(config_limit_applies(limit, SPAN("/v1/audio/*")));
+    ck_assert(!config_limit_applies(limit, SPAN("/v1/completions")));
+
+    static const enum limit_by others[] = {LIMIT_BY_ROUTE, LIMIT_BY_MODEL, LIMIT_BY_USER, LIMIT_BY_CONSTANT};
+    static const bool headers[] = {true, false, true, true};
+    for (size_t i = 0; i < COUNT(others); i++) {
+        ck_assert_int_eq(limit[i + 1].by, others[i]);
+        ck_assert_int_eq(limit[i + 1].headers, headers[i]);
+    }
+    ck_assert_int_eq(limit[1].strategy, LIMIT_FIXED_WINDOW);
+    ck_assert_str_eq(config_limit_by_name(LIMIT_BY_API_KEY), "api_key");
+    ck_assert_str_eq(config_limit_by_name(LIMIT_BY_CONSTANT), "constant");
+
+    ck_assert_uint_eq(config->routes[0].depend_count, 4);
+    ck_assert_int_eq(config->routes[0].depends[0], DEPEND_LIMIT);
+    ck_assert_str_eq(config->routes[0].depend_limit[0], "per-ip.2");
+    ck_assert_ptr_null(config->routes[0].depend_limit[1]);
+    ck_assert_str_eq(config->routes[0].depend_limit[2], "per_key");
+    ck_assert_int_eq(config->routes[1].depends[2], DEPEND_LIMIT);
+    ck_assert_ptr_null(config->routes[1].depend_limit[2]);
+    ck_assert_uint_eq(config->limit_memory, 1 << 20);
+    ck_assert_uint_eq(config->max_streams, 1000);
+    ck_assert(!config->count_hits);
+    config_release(config);
+}
+END_TEST
+
+START_TEST(limits_are_by_key_where_there_are_keys)
+{
+    const struct given open = {.yaml = LIMIT};
+    struct config *config = load_ok(&open);
+
+    ck_assert_int_eq(config->limits[0].by, LIMIT_BY_ADDRESS);
+    config_release(config);
+    /* Wherever the keys come from. */
+    const struct given keyed = {.yaml = LIMIT, .env = {"WEIR_API_KEY", "secret-1"}};
+    config = load_ok(&keyed);
+    ck_assert_int_eq(config->limits[0].by, LIMIT_BY_API_KEY);
+    config_release(config);
+
+    const struct given option = {.yaml = LIMIT "    by: user\n",
+                                 .env = {"WEIR_LIMIT", "x"},
+                                 .options = {KEYS("secret-1"), .limit = "5/minute, 10/hour"}};
+    config = load_ok(&option);
+    ck_assert_uint_eq(config->limit_count, 1);
+    ck_assert_str_eq(config->limits[0].name, "default");
+    ck_assert_uint_eq(config->limits[0].count, 2);
+    ck_assert_int_eq(config->limits[0].by, LIMIT_BY_API_KEY);
+    ck_assert_int_eq(config->limits[0].strategy, LIMIT_MOVING_WINDOW);
+    ck_assert_uint_eq(config->limits[0].cost, 1);
+    ck_assert(config->limits[0].headers);
+    ck_assert_int_eq(config->limits[0].line, 0);
+    config_release(config);
+    const struct given variable = {.env = {"WEIR_LIMIT", "5/minute, 10/hour"}};
+    config = load_ok(&variable);
+    ck_assert_uint_eq(config->limits[0].count, 2);
+    ck_assert_int_eq(config->limits[0].by, LIMIT_BY_ADDRESS);
+    config_release(config);
+}
+END_TEST
+
+/* limit_parse's own words, after the place. */
+START_TEST(tells_where_a_limit_does_not_parse)
+{
+    static const struct bad cases[] = {
+        YAML("limits:\n  a:\n    limit: often\n", "weir.yaml:3: \"limits.a.limit\": "),
+        YAML("limits:\n  a:\n    limit: 5/minute; 6/minut\n", "weir.yaml:3: \"limits.a.limit\": "),
+        YAML("limits:\n  a:\n    limit: \"\"\n", "weir.yaml:3: \"limits.a.limit\": "),
+        YAML("keys:\n  - name: a\n    limit: 5\n", "weir.yaml:3: \"keys[0].limit\": "),
+        OPTIONS("--limit: ", .limit = "5/fortnight"),
+        OPTIONS("--limit: ", .limit = ""),
+        ENV("WEIR_LIMIT: ", "WEIR_LIMIT", "5/minute,"),
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        char error[1024], want[1024], text[64] = "";
+        struct limit limits[LIMIT_LIST_MAX];
+        struct limit_error why;
+        size_t count;
+        const struct given *given = &cases[i].given;
+        ck_assert_ptr_null(load(given, error));
+        const char *source = given->options.limit != NULL ? given->options.limit : given->env[1];
+        if (given->yaml != NULL) {
+            source = strchr(strstr(given->yaml, "limit: "), ' ') + 1;
+            source += *source == '"';
+            snprintf(text, sizeof(text), "%.*s", (int)strcspn(source, "\"\n"), source);
+            source = text;
+        }
+        ck_assert(!limit_parse(span_of(source), limits, LIMIT_LIST_MAX, &count, &why));
+        snprintf(want, sizeof(want), "%s%s", cases[i].error, why.message);
+        ck_assert_str_eq(error, want);
+    }
+}
+END_TEST
+
+START_TEST(at_most_64_limits)
+{
+    char *text = NULL, error[256];
+    size_t size;
+    static const char *const none[] = {NULL};
+    const struct config_options options = {0};
+
+    environment = none;
+    for (int limits = 64; limits <= 65; limits++) {
+        FILE *stream = open_memstream(&text, &size);
+        fputs("limits:\n", stream);
+        for (int i = 0; i < limits; i++)
+            fprintf(stream, "  l%d: {limit: 1/day, routes: [%s]}\n", i, i % 2 != 0 ? "/v1/models" : "/v1/images/*");
+        fclose(stream);
+        write_file("weir.yaml", text, size);
+        struct config *config = config_load(&options, fake_getenv, error, sizeof(error));
+        ck_assert_msg((config != NULL) == (limits == 64), "%s", error);
+        config_release(config);
+        free(text);
+    }
+    ck_assert_str_eq(error, "weir.yaml:2: \"limits\" has too many limits, expected at most 64");
+}
+END_TEST
+
+START_TEST(reads_the_cache)
+{
+    struct config *config = load_yaml("cache: {ttl: 10m}\n");
+
+    ck_assert(config->cache.on);
+    ck_assert_uint_eq(config->cache.ttl_us, 600 * SECOND);
+    ck_assert_uint_eq(config->cache.max_bytes, 256 << 20);
+    ck_assert_uint_eq(config->cache.max_entry, 8 << 20);
+    ck_assert(!config->cache.shared && !config->cache.deterministic && !config->cache.opt_in);
+    config_release(config);
+
+    static const char all[] =
+        "cache: {max_entry: 1MiB, ttl: 1s, max_bytes: 2MiB, scope: shared, for: deterministic, mode: opt_in}\n" KEY
+        "limits: {a: {limit: 1/day, by: address}}\n"
+        "routes:\n  - {path: /v1/messages, depends: [cache, api_key]}\n"
+        "  - {path: /v1/embeddings, depends: [public, limit, validate, cache]}\n";
+    const struct given with_option = {.yaml = all, .options = {.cache_ttl = "1h"}};
+    config = load_ok(&with_option);
+    ck_assert_uint_eq(config->cache.ttl_us, 3600 * SECOND);
+    ck_assert_uint_eq(config->cache.max_bytes, 2 << 20);
+    ck_assert_uint_eq(config->cache.max_entry, 1 << 20);
+    ck_assert(config->cache.shared && config->cache.deterministic && config->cache.opt_in);
+    ck_assert_int_eq(config->routes[0].depends[0], DEPEND_CACHE);
+    ck_assert_int_eq(config->routes[1].depends[3], DEPEND_CACHE);
+    config_release(config);
+
+    const struct given variable = {.env = {"WEIR_CACHE_TTL", "250ms"}};
+    config = load_ok(&variable);
+    ck_assert(config->cache.on);
+    ck_assert_uint_eq(config->cache.ttl_us, SECOND / 4);
+    config_release(config);
+
+    config = load_yaml("cache: {ttl: 1s, max_bytes: 1MiB, scope: key, for: all, mode: on}\n"
+                       "routes: [{path: /v1/chat/completions, depends: [api_key, limit, validate, cache]}]\n");
+    ck_assert_uint_eq(config->cache.max_entry, 1 << 20);
+    ck_assert(!config->cache.shared && !config->cache.deterministic && !config->cache.opt_in);
+    config_release(config);
+}
+END_TEST
+
 START_TEST(aliases_and_tags_are_fine)
 {
     struct config *config = load_yaml("%YAML 1.1\n---\n"
@@ -826,9 +1231,8 @@ static const struct environment_case {
     {{"WEIR_=x"}, "unknown environment variable WEIR_ (`weir --help` lists the known ones)"},
     {{"WEIR_SOMETHING_ELSE_ENTIRELY=x"},
      "unknown environment variable WEIR_SOMETHING_ELSE_ENTIRELY (`weir --help` lists the known ones)"},
-    {{"WEIR_LIMIT=1/minute"}, "WEIR_LIMIT is not available in this version"},
+    {{"WEIR_LIMIT=1/minute", "WEIR_CACHE_TTL=1m"}, NULL},
     {{"WEIR_REDIS=x"}, "WEIR_REDIS is not available in this version"},
-    {{"WEIR_CACHE_TTL=1m"}, "WEIR_CACHE_TTL is not available in this version"},
 };
 
 /* The TLS files themselves are tried against real ones end to end. */
@@ -933,7 +1337,9 @@ START_TEST(survives_any_prefix)
         "listen: [{address: \"127.0.0.1:1\", tls: {cert: a, key: b}}]\n"
         "backends: &b\n- {url: \"demo:\", name: &n x, models: {a: b}}\n- url: http://a\n"
         "  headers: {A: \"$${x} ${HOME}\"}\nkeys: [{name: k, key: secret-1, expires: 2027-01-01}]\n"
-        "routes: [{path: /t/*, proxy: a, depends: [public]}]\ntrusted_proxies: [10.0.0.0/8]\n";
+        "routes: [{path: /t/*, proxy: a, depends: [api_key, \"limit:l\"]}]\ntrusted_proxies: [10.0.0.0/8]\n"
+        "limits: {l: {limit: 1/day, by: user, routes: [/t/*], message: m, exempt: {keys: [k], addresses: [::1]}}}\n"
+        "cache: {ttl: 1s, scope: shared}\n";
     static const char *const none[] = {"HOME", "/root", NULL};
     const struct config_options options = {0};
     char error[256];
@@ -1208,6 +1614,11 @@ int main(void)
     tcase_add_test(files, reads_the_front);
     tcase_add_test(files, reads_backends);
     tcase_add_test(files, reads_keys_and_routes);
+    tcase_add_test(files, reads_limits);
+    tcase_add_test(files, limits_are_by_key_where_there_are_keys);
+    tcase_add_test(files, tells_where_a_limit_does_not_parse);
+    tcase_add_test(files, at_most_64_limits);
+    tcase_add_test(files, reads_the_cache);
     tcase_add_test(files, aliases_and_tags_are_fine);
     tcase_add_test(files, options_beat_environment_beats_file);
     tcase_add_test(files, reads_the_rest_of_the_environment);

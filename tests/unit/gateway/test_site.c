@@ -43,7 +43,7 @@ static struct site *site_of(const char *yaml)
 /* What a path leads to, as "pattern [proxy] depends…". */
 static const char *find(const struct site *site, const char *path)
 {
-    static const char *const names[] = {"?", "public", "api_key", "validate"};
+    static const char *const names[] = {"?", "public", "api_key", "validate", "limit", "cache"};
     static char out[512];
     size_t len = strlen(path);
     char *exact = malloc(len);
@@ -64,15 +64,16 @@ START_TEST(the_table_is_the_default)
 {
     struct site *site = site_of("");
     ck_assert_uint_eq(site->route_count, route_count);
-    ck_assert_str_eq(find(site, "/v1/chat/completions"), "/v1/chat/completions api_key validate");
+    ck_assert_str_eq(find(site, "/v1/chat/completions"), "/v1/chat/completions api_key limit validate cache");
     ck_assert_str_eq(find(site, "/v1/models"), "/v1/models api_key");
     ck_assert_str_eq(find(site, "/health"), "/health public");
     ck_assert_str_eq(find(site, "/"), "/ public");
-    ck_assert_str_eq(find(site, "/v1/files"), "/v1/files/* api_key");
-    ck_assert_str_eq(find(site, "/v1/files/a/content"), "/v1/files/* api_key");
-    ck_assert_str_eq(find(site, "/v1/responses"), "/v1/responses api_key validate"); /* exact before a prefix */
-    ck_assert_str_eq(find(site, "/v1/responses/resp_1"), "/v1/responses/* api_key");
-    ck_assert_str_eq(find(site, "/v1/messages/count_tokens"), "/v1/messages/count_tokens api_key");
+    ck_assert_str_eq(find(site, "/v1/files"), "/v1/files/* api_key limit");
+    ck_assert_str_eq(find(site, "/v1/files/a/content"), "/v1/files/* api_key limit");
+    ck_assert_str_eq(find(site, "/v1/responses"),
+                     "/v1/responses api_key limit validate cache"); /* exact before a prefix */
+    ck_assert_str_eq(find(site, "/v1/responses/resp_1"), "/v1/responses/* api_key limit");
+    ck_assert_str_eq(find(site, "/v1/messages/count_tokens"), "/v1/messages/count_tokens api_key limit");
     static const char *const unknown[] = {
         "",         "/x",        "/v1",      "/v1/",           "/v1/chat/completions/",
         "/health/", "/v1/filex", "//health", "/v1/models/gpt", "health"};
@@ -99,8 +100,8 @@ START_TEST(the_configuration_overrides_dependencies)
     ck_assert_str_eq(find(site, "/v1/models"), "/v1/models public");
     ck_assert_str_eq(find(site, "/v1/embeddings"), "/v1/embeddings public validate");
     ck_assert_str_eq(find(site, "/v1/files/x"), "/v1/files/* public");
-    ck_assert_str_eq(find(site, "/v1/completions"), "/v1/completions api_key validate");
-    ck_assert_str_eq(find(site, "/v1/images/x"), "/v1/images/* api_key");
+    ck_assert_str_eq(find(site, "/v1/completions"), "/v1/completions api_key limit validate cache");
+    ck_assert_str_eq(find(site, "/v1/images/x"), "/v1/images/* api_key limit");
     site_release(site);
     site = site_of(""); /* the table itself was not changed */
     ck_assert_str_eq(find(site, "/metrics"), "/metrics public");
@@ -116,14 +117,14 @@ START_TEST(prefixes_go_to_one_backend)
                                 "  - {path: /tools/deep/er/*, proxy: one, depends: [public]}\n"
                                 "  - {path: /tools/deep/*, proxy: two}\n");
     ck_assert_uint_eq(site->route_count, route_count + 3);
-    ck_assert_str_eq(find(site, "/tools"), "/tools/* [one] api_key");
-    ck_assert_str_eq(find(site, "/tools/x"), "/tools/* [one] api_key");
-    ck_assert_str_eq(find(site, "/tools/deeper"), "/tools/* [one] api_key");
-    ck_assert_str_eq(find(site, "/tools/deep"), "/tools/deep/* [two] api_key");
-    ck_assert_str_eq(find(site, "/tools/deep/x"), "/tools/deep/* [two] api_key");
+    ck_assert_str_eq(find(site, "/tools"), "/tools/* [one] api_key limit");
+    ck_assert_str_eq(find(site, "/tools/x"), "/tools/* [one] api_key limit");
+    ck_assert_str_eq(find(site, "/tools/deeper"), "/tools/* [one] api_key limit");
+    ck_assert_str_eq(find(site, "/tools/deep"), "/tools/deep/* [two] api_key limit");
+    ck_assert_str_eq(find(site, "/tools/deep/x"), "/tools/deep/* [two] api_key limit");
     ck_assert_str_eq(find(site, "/tools/deep/er/x"), "/tools/deep/er/* [one] public");
     ck_assert_str_eq(find(site, "/toolsx"), "none");
-    ck_assert_str_eq(find(site, "/v1/files/x"), "/v1/files/* api_key");
+    ck_assert_str_eq(find(site, "/v1/files/x"), "/v1/files/* api_key limit");
     const struct site_route *route = site_route_find(site, SPAN("/tools/x"));
     ck_assert(route->route.handle == handle_pass && route->route.body == NULL);
     ck_assert(route->route.dialect == DIALECT_NONE && (route->route.methods & METHOD_PATCH) != 0);

@@ -1,0 +1,31 @@
+/* Rate limits, token limits and concurrency as a call meets them: which of the configured limits apply, under which
+ * keys, what a request costs, and what it turns out to have cost. The counting is ratelimit/'s; its store is shared by
+ * all workers. */
+#ifndef WEIR_GATEWAY_LIMIT_H
+#define WEIR_GATEWAY_LIMIT_H
+
+#include "gateway/call.h"
+#include "ratelimit/store.h"
+
+/* The digests of all configured limits: first those of config->limits, then each key's own. To be freed with free(). */
+struct limit_keys {
+    struct key own[LIMIT_LIST_MAX], share[LIMIT_LIST_MAX];
+};
+struct limit_keys *limit_keys_create(const struct config *config, const struct key_secret *secret);
+
+/* A call's hits and leases; NULL where nothing applied. */
+struct call_limits;
+
+/* Settles what was reserved with what the call used (call->record), gives its leases back and frees call->limits. To be
+ * called before the last bytes go out, since a client that has them may ask again at once, elsewhere; later calls do
+ * nothing. */
+void limit_settle(struct call *call);
+
+/* A cache hit was found: gives back what it does not count as. */
+void limit_refund_hit(struct call *call);
+
+/* Calls `add` for each header that tells the client where it stands (X-RateLimit-*, x-ratelimit-*-requests and
+ * -tokens); values are valid during the call only. */
+void limit_headers(const struct call *call, void (*add)(void *ctx, struct span name, struct span value), void *ctx);
+
+#endif
