@@ -1,6 +1,6 @@
 #include "base/clock.h"
+#include "base/digest.h"
 #include "gateway/depend.h"
-#include <openssl/sha.h>
 #include <stdio.h>
 
 static enum depend_result refuse(struct call *call, int status, const char *code, const char *message)
@@ -30,8 +30,8 @@ enum depend_result depend_api_key(struct call *call)
     if (key.len == 0)
         return refuse(call, 401, NULL,
                       "You didn't provide an API key. Send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.");
-    unsigned char hash[32];
-    SHA256((const unsigned char *)key.base, key.len, hash);
+    unsigned char hash[DIGEST_SHA256_LEN];
+    digest_sha256(key, hash);
     struct identity *identity = site_identity_find(call->site, hash);
     if (identity == NULL)
         return refuse(call, 401, "invalid_api_key", "Incorrect API key provided.");

@@ -3,11 +3,16 @@
  * giving numbers. Otherwise it prints one line of `name=value` pairs. It also reads what the gateway used meanwhile
  * (--pids): processor time from /proc/PID/task/.../schedstat and resident memory from /proc/PID/status.
  *
- *   load streams  all --count streams are opened over --ramp-ms and stay open together; once all have had an event, the
- *                 gateway's use is measured for --seconds; then all must come to their proper end
- *   load json     --count connections, each asking again as soon as it is answered, --requests in all, the first tenth
- * not measured load paced    --rate streamed requests a second, --requests in all, whether or not the earlier ones were
- * answered; measures the time to the first event */
+ * - load streams: all --count streams are opened over --ramp-ms and stay open together; once all have had an event, the
+ *   gateway's use is measured for --seconds; then all must come to their proper end
+ * - load json: --count connections, each asking again as soon as it is answered, --requests in all, the first tenth not
+ *   measured
+ * - load again: the same with streamed requests, whose answers must all have the same number of bytes
+ * - load paced: --rate streamed requests a second, --requests in all, whether or not the earlier ones were answered;
+ *   measures the time to the first event
+ *
+ * --bytes N makes the request's body N bytes long; with --serial N each body is another one: its number, from N on,
+ * stands in the prompt. --header TEXT must begin a header line of each answer, as in "x-cache: hit". */
 #include "load_conn.h"
 #include <getopt.h>
 #include <signal.h>
@@ -16,21 +21,33 @@
 #define TOTAL_MAX_US 90000000 /* no run lasts longer */
 #define TICK_US 1000
 
-enum mode { STREAMS, JSON, PACED };
+#define SERIAL_DIGITS 12
+
+enum mode { STREAMS, JSON, AGAIN, PACED };
 
 static struct {
     enum mode mode;
     struct sockaddr_in address;
     long count, requests, rate, events, seconds, ramp_ms;
-    const char *key, *fake;
+    long bytes, serial; /* of the body, 0: as it is; the first body's number, -1: all bodies are the same */
+    const char *key, *fake, *header;
     int pids[64];
     int pid_count;
-} options = {
-    .mode = STREAMS, .count = 1, .requests = 1, .rate = 100, .seconds = 1, .ramp_ms = 1, .key = "", .fake = ""};
+} options = {.mode = STREAMS,
+             .count = 1,
+             .requests = 1,
+             .rate = 100,
+             .seconds = 1,
+             .ramp_ms = 1,
+             .serial = -1,
+             .key = "",
+             .fake = ""};
 
 static struct {
-    char request[2048];
+    char request[16384];
     size_t request_len;
+    char *serial;        /* the number in the request */
+    uint64_t body_bytes; /* of the first answer */
     int epoll_fd, timer_fd;
     struct conn *idle; /* connections that wait for a request (PACED) */
     long opened, asked, done, first_events;
@@ -106,9 +123,19 @@ static struct use use_now(void)
 
 /* ---- asking ---- */
 
+static bool is_closed_loop(void)
+{
+    return options.mode == JSON || options.mode == AGAIN;
+}
+
 static void send_request(struct conn *conn)
 {
     conn_expect(conn, options.mode != JSON);
+    if (options.serial >= 0) {
+        long number = options.serial + run.asked;
+        for (int i = SERIAL_DIGITS; i-- > 0; number /= 10)
+            run.serial[i] = (char)('0' + number % 10);
+    }
     conn->asked_us = now_us();
     run.asked++;
     ssize_t n = write(conn->fd, run.request, run.request_len);
@@ -147,6 +174,16 @@ static void end_window(void)
     run.done_in_window = run.done - run.done_start;
 }
 
+void on_head(const char *head)
+{
+    if (options.header == NULL)
+        return;
+    for (const char *line = head; (line = strstr(line, "\r\n")) != NULL;)
+        if (strncasecmp(line += 2, options.header, strlen(options.header)) == 0)
+            return;
+    fail("expected a header '%s', got: %s", options.header, head);
+}
+
 void on_first_event(struct conn *conn)
 {
     run.first_events++;
@@ -167,12 +204,17 @@ void on_answer(struct conn *conn)
         fail("a stream had %lu events, expected %ld", conn->events, options.events);
     if (conn->sse && !conn_ended_done(conn))
         fail("a stream ended without [DONE]");
+    if (run.done == 1)
+        run.body_bytes = conn->body_bytes;
+    if (options.mode == AGAIN && conn->body_bytes != run.body_bytes)
+        fail("an answer of %llu bytes after one of %llu", (unsigned long long)conn->body_bytes,
+             (unsigned long long)run.body_bytes);
     if (options.mode == STREAMS) {
         if (options.pid_count != 0 && run.during_end.at_us == 0)
             fail("a stream ended before the measurement did");
         close(conn->fd); /* it stays in memory: conn_read is still at it */
         run.over = run.done == options.count;
-    } else if (options.mode == JSON) {
+    } else if (is_closed_loop()) {
         if (run.during_start.at_us == 0 && run.done >= options.requests / 10)
             begin_window();
         if (run.asked < options.requests) {
@@ -218,7 +260,7 @@ static void on_tick(uint64_t now)
 {
     if (now - run.start_us > TOTAL_MAX_US)
         fail("not done in time: %ld of %ld answers", run.done, run.asked);
-    if (options.mode == JSON)
+    if (is_closed_loop())
         return;
     ask_what_is_due(now);
     if (options.mode != STREAMS || options.pid_count == 0)
@@ -238,7 +280,7 @@ static void loop(void)
     timerfd_settime(run.timer_fd, 0, &tick, NULL);
     epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, run.timer_fd, &event);
     run.start_us = now_us();
-    for (long i = 0; options.mode == JSON && i < options.count; i++)
+    for (long i = 0; is_closed_loop() && i < options.count; i++)
         open_conn();
     while (!run.over) {
         int n = epoll_wait(run.epoll_fd, events, 256, 1000);
@@ -264,14 +306,17 @@ static void report(void)
 {
     double seconds = (double)(run.during_end.at_us - run.during_start.at_us) / 1e6;
     double cpu_us = (double)(run.during_end.cpu_ns - run.during_start.cpu_ns) / 1e3;
-    printf("answers=%ld events=%llu", run.done, (unsigned long long)run.events);
+    if (options.mode != PACED && options.pid_count != 0 && cpu_us <= 0)
+        fail("the gateway used no processor time: wrong --pids?");
+    printf("answers=%ld events=%llu body_bytes=%llu", run.done, (unsigned long long)run.events,
+           (unsigned long long)run.body_bytes);
     if (options.mode == STREAMS && options.pid_count != 0)
         printf(" events_per_second=%.0f cpu_us_per_event=%.3f kib_per_stream=%.3f",
                (double)run.events_in_window / seconds, cpu_us / (double)run.events_in_window,
                ((double)run.during_end.rss_kib - (double)run.before.rss_kib) / (double)options.count);
-    if (options.mode == JSON)
-        printf(" requests_per_second=%.0f cpu_us_per_request=%.3f", (double)run.done_in_window / seconds,
-               cpu_us / (double)run.done_in_window);
+    if (is_closed_loop())
+        printf(" requests_per_second=%.0f cpu_us_per_request=%.3f busy_percent=%.1f",
+               (double)run.done_in_window / seconds, cpu_us / (double)run.done_in_window, cpu_us / seconds / 1e4);
     if (options.mode == PACED) {
         qsort(run.samples_us, (size_t)run.sample_count, sizeof(*run.samples_us), by_size);
         printf(" p50_us=%u p99_us=%u max_us=%u connections=%ld", run.samples_us[run.sample_count / 2],
@@ -305,7 +350,8 @@ static void parse_options(int argc, char **argv)
     static const struct option names[] = {
         {"address", 1, NULL, 'a'}, {"pids", 1, NULL, 'p'},    {"count", 1, NULL, 'c'}, {"requests", 1, NULL, 'r'},
         {"rate", 1, NULL, 'R'},    {"events", 1, NULL, 'e'},  {"key", 1, NULL, 'k'},   {"fake", 1, NULL, 'f'},
-        {"seconds", 1, NULL, 's'}, {"ramp-ms", 1, NULL, 'm'}, {NULL, 0, NULL, 0},
+        {"seconds", 1, NULL, 's'}, {"ramp-ms", 1, NULL, 'm'}, {"bytes", 1, NULL, 'b'}, {"serial", 1, NULL, 'S'},
+        {"header", 1, NULL, 'H'},  {NULL, 0, NULL, 0},
     };
     int option;
     while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
@@ -341,6 +387,15 @@ static void parse_options(int argc, char **argv)
         case 'm':
             options.ramp_ms = number(optarg, 1, 30000);
             break;
+        case 'b':
+            options.bytes = number(optarg, 512, 8192);
+            break;
+        case 'S':
+            options.serial = number(optarg, 0, 1000000000);
+            break;
+        case 'H':
+            options.header = optarg;
+            break;
         default:
             exit(2);
         }
@@ -348,30 +403,54 @@ static void parse_options(int argc, char **argv)
     const char *mode = optind < argc ? argv[optind] : "";
     if (strcmp(mode, "json") == 0)
         options.mode = JSON;
+    else if (strcmp(mode, "again") == 0)
+        options.mode = AGAIN;
     else if (strcmp(mode, "paced") == 0)
         options.mode = PACED;
     else if (strcmp(mode, "streams") != 0)
-        fail("expected one of: streams, json, paced");
+        fail("expected one of: streams, json, again, paced");
     if (options.address.sin_port == 0)
         fail("--address is missing");
 }
 
+/* The body, and where in it the number stands. */
+static size_t compose_body(char *body, size_t size, char **serial)
+{
+    static const char words[] = "Tell me of the light that the air scatters, and of the dust in it. ";
+    char filler[8192] = "";
+    const char *stream = options.mode == JSON ? "" : ",\"stream\":true",
+               *number = options.serial < 0 ? "" : "000000000000";
+    int len = 0;
+    for (int left = 0;; left = (int)options.bytes - len) {
+        for (int i = 0; i < left; i++)
+            filler[i] = words[(size_t)i % (sizeof(words) - 1)];
+        len = snprintf(
+            body, size,
+            "{\"model\":\"fake-1\",\"messages\":[{\"role\":\"system\",\"content\":\"You are a helpful assistant.%s\"},"
+            "{\"role\":\"user\",\"content\":\"%sWhy is the sky blue, and why is it red in the evening?\"}]%s}",
+            filler, number, stream);
+        if (len >= (int)options.bytes)
+            break;
+    }
+    *serial = options.serial < 0 ? NULL : strstr(body, number);
+    return (size_t)len;
+}
+
 static void compose_request(void)
 {
-    char body[512];
-    int len = snprintf(
-        body, sizeof(body),
-        "{\"model\":\"fake-1\",\"messages\":[{\"role\":\"system\",\"content\":\"You are a helpful assistant.\"},"
-        "{\"role\":\"user\",\"content\":\"Why is the sky blue, and why is it red in the evening?\"}]%s}",
-        options.mode == JSON ? "" : ",\"stream\":true");
-    int total = snprintf(run.request, sizeof(run.request),
-                         "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nAuthorization: Bearer %s\r\n"
-                         "User-Agent: load/1\r\nAccept: application/json\r\nContent-Type: application/json\r\n"
-                         "X-Fake: %s\r\nContent-Length: %d\r\n\r\n%s",
-                         ntohs(options.address.sin_port), options.key, options.fake, len, body);
-    if (total >= (int)sizeof(run.request))
+    char body[12288], *serial;
+    size_t len = compose_body(body, sizeof(body), &serial);
+    int head_len = snprintf(run.request, sizeof(run.request),
+                            "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nAuthorization: Bearer %s\r\n"
+                            "User-Agent: load/1\r\nAccept: application/json\r\nContent-Type: application/json\r\n"
+                            "X-Fake: %s\r\nContent-Length: %zu\r\n\r\n",
+                            ntohs(options.address.sin_port), options.key, options.fake, len);
+    if (head_len + len > sizeof(run.request))
         fail("the request became too long");
-    run.request_len = (size_t)total;
+    memcpy(run.request + head_len, body, len);
+    run.request_len = (size_t)head_len + len;
+    if (serial != NULL)
+        run.serial = run.request + head_len + (serial - body);
 }
 
 int main(int argc, char **argv)

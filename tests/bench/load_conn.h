@@ -34,6 +34,7 @@ struct conn {
     bool first_seen;
     bool in_line;  /* the current line has bytes */
     uint64_t left; /* of the body or the chunk */
+    uint64_t body_bytes;
     unsigned long events;
     uint64_t asked_us;
     char tail[DONE_LEN]; /* the body's last bytes, as a ring */
@@ -50,6 +51,7 @@ struct use {
 };
 
 /* In the order in which they are called. */
+void on_head(const char *head);
 void on_first_event(struct conn *conn);
 void on_events(struct conn *conn, unsigned count);
 void on_answer(struct conn *conn);
@@ -70,6 +72,7 @@ static inline void conn_expect(struct conn *conn, bool sse)
     conn->first_seen = false;
     conn->in_line = false;
     conn->events = 0;
+    conn->body_bytes = 0;
     conn->head_len = 0;
     conn->tail_at = 0;
     memset(conn->tail, 0, sizeof(conn->tail));
@@ -85,6 +88,7 @@ static inline bool conn_ended_done(const struct conn *conn)
 
 static inline void conn_body(struct conn *conn, const char *bytes, size_t len)
 {
+    conn->body_bytes += len;
     if (!conn->sse)
         return;
     unsigned events = 0;
@@ -121,6 +125,7 @@ static inline void conn_head(struct conn *conn)
         fail("the connection is not kept alive");
     if (conn->sse != (type != NULL))
         fail("unexpected content type");
+    on_head(conn->head);
     if (length != NULL) {
         conn->left = strtoull(length + 17, NULL, 10);
         conn->phase = LENGTH_BODY;

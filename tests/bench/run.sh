@@ -1,11 +1,18 @@
 #!/bin/sh
 # Compares weir with nginx as a gateway in front of a model server, in one run on this machine.
 #
-#   sh tests/bench/run.sh [ROUNDS]       default 5, about a minute each; 1 is a quick look
+#   sh tests/bench/run.sh [ROUNDS]       default 5, about two minutes each; 1 is a quick look
 #
 #   WEIR=build/weir                      the binary to measure
 #   GATEWAYS="nginx weir"                which gateways to run
-#   KINDS="events pair requests first memory"   which measurements
+#   KINDS="events pair requests first memory hits misses limits"   which measurements
+#
+# hits: a prompt of 2 KB is answered again and again, over 32 connections, with the same stream of 100 events, from weir's
+# cache and from nginx's proxy_cache: its key is method, URI, credential and body, bodies stay in memory, and it has
+# open_file_cache and no sendfile, with which it is fastest here. Every answer must say that it is a hit.
+# misses, limits: what the cache adds to a request of 2 KB that nobody asked before, and what three limits add (one of
+# each strategy, none near its amount): two weirs run, without it and with it, and take turns at short loads. limits also
+# tells what a decision of the store costs by itself, with 100,000 clients and three limits each on two threads.
 #
 # The gateway has processor 0 to itself; the load generator and the model-server fake share processor 1. Each measurement
 # gets a fresh process, and the gateways take turns within a round, so that whatever else the machine does meets both; the
@@ -19,7 +26,7 @@ cd "$(dirname "$0")/../.."
 rounds=${1:-5}
 weir=${WEIR:-build/weir}
 gateways=${GATEWAYS:-nginx weir}
-kinds=${KINDS:-events pair requests first memory}
+kinds=${KINDS:-events pair requests first memory hits misses limits}
 key=bench-key-123456
 streams=500
 open_streams=5000
@@ -74,6 +81,9 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 
 cc -O2 -std=gnu11 -D_GNU_SOURCE tests/bench/load.c -o "$tmp/load"
+case " $kinds " in
+*" limits "*) cc -O2 -D_GNU_SOURCE -I. -o "$tmp/ratelimit" tests/bench/ratelimit.c ratelimit/?*.c base/ids.c base/strbuf.c -lpthread ;;
+esac
 cc -O2 -std=gnu11 -D_GNU_SOURCE tests/support/model_fake.c -o "$tmp/model_fake" -lssl -lcrypto -lpthread
 
 taskset -c 1 "$tmp/model_fake" --listen 127.0.0.1:0 >"$tmp/fake.out" &
@@ -108,6 +118,7 @@ random_port() {
     echo $((20000 + $(od -An -N2 -tu2 /dev/urandom) % 10000))
 }
 
+# nginx_conf NAME ADDRESS
 nginx_conf() {
     user=
     [ "$(id -u)" = 0 ] && user="user root;"
@@ -120,7 +131,7 @@ pid $tmp/nginx.pid;
 error_log $tmp/nginx.error;
 events { worker_connections $((2 * open_streams + 1000)); }
 http {
-    access_log $tmp/nginx.log;
+    access_log $tmp/$1.log;
     client_body_temp_path $tmp/nginx-body;
     proxy_temp_path $tmp/nginx-proxy;
     fastcgi_temp_path $tmp/nginx-fastcgi;
@@ -132,32 +143,62 @@ http {
         keepalive 1024;
         keepalive_requests 1000000;
     }
+END
+    [ "$1" = nginx ] || cat <<END
+    proxy_cache_path $tmp/nginx-cache levels=1:2 keys_zone=answers:10m max_size=256m inactive=10m use_temp_path=off;
+    open_file_cache max=1000;
+    client_body_buffer_size 64k;
+    client_body_in_single_buffer on;
+END
+    cat <<END
     server {
-        listen $1 backlog=4096;
+        listen $2 backlog=4096;
         location / {
             proxy_pass http://model;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
-            proxy_buffering off;
             proxy_read_timeout 600s;
+END
+    if [ "$1" = nginx ]; then
+        echo "            proxy_buffering off;"
+    else
+        cat <<'END'
+            proxy_buffering on;
+            proxy_cache answers;
+            proxy_cache_methods POST;
+            proxy_cache_key $request_method$request_uri$http_authorization$request_body;
+            proxy_cache_valid 200 10m;
+            proxy_ignore_headers Cache-Control Expires Set-Cookie Vary;
+            add_header X-Cache $upstream_cache_status;
+END
+    fi
+    cat <<END
         }
     }
 }
 END
 }
 
-# start_gateway NAME: sets pids (of all its processes) and address, adds to gateway_pids
+# start_gateway NAME: nginx or weir, or one of them with something on, as in weir-cache; sets pids (of all its processes)
+# and address, adds to gateway_pids
 start_gateway() {
     for attempt in 1 2 3 4 5; do
         address=127.0.0.1:$(random_port)
         case $1 in
-        nginx)
-            nginx_conf "$address" >"$tmp/nginx.conf"
+        nginx | nginx-cache)
+            nginx_conf "$1" "$address" >"$tmp/nginx.conf"
             taskset -c 0 "$nginx" -e "$tmp/nginx.error" -c "$tmp/nginx.conf" 2>"$tmp/start" &
             ;;
-        weir)
-            taskset -c 0 "$weir" --listen "$address" --backend "http://$fake" --api-key "$key" --workers 1 \
-                --log-format json >"$tmp/start" 2>"$tmp/weir.log" &
+        weir | weir-cache | weir-limits)
+            set -- "$1" --listen "$address" --backend "http://$fake" --api-key "$key" --workers 1 --log-format json
+            case $1 in
+            weir-cache) set -- "$@" --cache-ttl 10m ;;
+            weir-limits) set -- "$@" --config "$tmp/limits.yaml" ;;
+            esac
+            name=$1
+            shift
+            taskset -c 0 "$weir" "$@" >"$tmp/start" 2>"$tmp/$name.log" &
+            set -- "$name"
             ;;
         *) die "no such gateway: $1" ;;
         esac
@@ -166,7 +207,11 @@ start_gateway() {
         for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
             kill -0 "$gateway_pid" 2>/dev/null || break
             if load streams "$address" --fake events=5 >/dev/null 2>"$tmp/refused"; then
-                children=$(awk -v parent="$gateway_pid" '$4 == parent { printf ",%s", $1 }' /proc/[0-9]*/stat 2>/dev/null || true)
+                # cat goes on when a process is gone meanwhile, awk would not
+                children=$(cat /proc/[0-9]*/stat 2>/dev/null | awk -v parent="$gateway_pid" '$4 == parent { printf ",%s", $1 }')
+                case $1$children in
+                nginx | nginx-cache) die "cannot find nginx's worker" ;;
+                esac
                 pids=$gateway_pid$children
                 return 0
             fi
@@ -174,7 +219,7 @@ start_gateway() {
         done
         kill "$gateway_pid" 2>/dev/null || true
     done
-    cat "$tmp/refused" "$tmp/start" "$tmp/$1".log "$tmp/$1".error 2>/dev/null | tail -n 20 >&2
+    cat "$tmp/refused" "$tmp/start" "$tmp/$1".log "$tmp/nginx.error" 2>/dev/null | tail -n 20 >&2
     die "$1 does not start (tried $attempt times)"
 }
 
@@ -204,13 +249,74 @@ stream_load() {
     return 1
 }
 
+# hit_load ADDRESS PIDS: fills the cache with one stream, then has it again and again; prints figures under the names of hits
+hit_load() {
+    line=$(load streams "$1" --bytes 2048 --fake "events=$hit_tokens" --events 100) || return 1
+    [ "$(value body_bytes "$line")" = "$hit_bytes" ] || return 1
+    sleep 0.2
+    line=$(load again "$1" --pids "$2" --count 32 --requests 100000 --bytes 2048 --fake "events=$hit_tokens" --events 100 \
+        --header "x-cache: hit") || return 1
+    if [ "$(value body_bytes "$line")" != "$hit_bytes" ]; then
+        echo "run.sh: a hit is not as long as the model server's stream: $line" >&2
+        return 1
+    fi
+    echo "$line" | sed 's/cpu_us_per_request/cpu_us_per_hit/; s/requests_per_second/hits_per_second/; s/busy_/hit_busy_/'
+}
+
+# measure_added ROUND NAME HEADER MEASURE: what the gateway weir-NAME, whose answers have HEADER, uses more than weir
+# for each request. A slice's bodies are all new.
+measure_added() {
+    start_gateway weir
+    off_address=$address
+    off_pids=$pids
+    start_gateway "weir-$2"
+    serial=0
+    status=0
+    : >"$tmp/slices"
+    for side in on off off on on off off on on off off on; do
+        serial=$((serial + 100000))
+        case $side in
+        off) line=$(load json "$off_address" --pids "$off_pids" --count 64 --requests 6000 --bytes 2048 --serial $serial) || status=1 ;;
+        on)
+            line=$(load json "$address" --pids "$pids" --count 64 --requests 6000 --bytes 2048 --serial $serial \
+                --header "$3") || status=1
+            ;;
+        esac
+        echo "$side $(value cpu_us_per_request "$line")" >>"$tmp/slices"
+    done
+    if [ $status = 0 ]; then
+        for side in off on; do
+            note "$1" "weir-$side" "$4" "$(sed -n "s/^$side //p" "$tmp/slices" | sort -n | awk '{ v[NR] = $1 }
+                END { printf "%.3f", (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 }')"
+        done
+    else
+        note "$1" weir "$4" failed
+    fi
+    finish_gateway weir
+    [ -s "$tmp/weir-$2.log" ] || die "weir-$2 wrote no log"
+    rm -f "$tmp/weir-$2.log"
+}
+
+# measure_decisions ROUND: the memory store by itself
+measure_decisions() {
+    "$tmp/ratelimit" 100000 2 3 1 >"$tmp/decisions" || true
+    for strategy in fixed_window moving_window sliding_window_counter; do
+        line=$(sed -n "s/^$strategy *\([0-9]*\) ns per decision (\([0-9]*\) of processor time).*/passed=\1 used=\2/p" "$tmp/decisions")
+        for name in passed used; do
+            ns=$(value $name "$line")
+            note "$1" weir "${strategy}_$name" "${ns:-failed}"
+        done
+    done
+}
+
 # measure ROUND GATEWAY KIND: one measurement in a fresh process
 measure() {
     if [ "$2" = direct ]; then
         address=$fake
         pids=
     else
-        start_gateway "$2"
+        [ "$3" = hits ] && started=$2-cache || started=$2
+        start_gateway "$started"
     fi
     status=0
     case $3 in
@@ -221,6 +327,10 @@ measure() {
     requests)
         line=$(load json "$address" --pids "$pids" --count 64 --requests 60000) || status=1
         names="cpu_us_per_request"
+        ;;
+    hits)
+        line=$(hit_load "$address" "$pids") || status=1
+        names="cpu_us_per_hit hits_per_second hit_busy_percent"
         ;;
     first)
         line=$(load paced "$address" --rate $rate --requests $((4 * rate)) --fake events=5 --events "$short_events") || status=1
@@ -240,7 +350,7 @@ measure() {
             note "$1" "$2" "$name" failed
         fi
     done
-    [ "$2" = direct ] || finish_gateway "$2"
+    [ "$2" = direct ] || finish_gateway "$started"
 }
 
 # measure_pair ROUND: both gateways at once, each with half the streams
@@ -271,6 +381,15 @@ fi
 stream_events=$(events_of 450)
 short_events=$(events_of 5)
 long_events=$(events_of 8)
+hit_tokens=$((100 - $(events_of 1) + 1))
+hit_bytes=$(value body_bytes "$(load streams "$fake" --fake "events=$hit_tokens" --events 100)")
+[ -n "$hit_bytes" ] || die "the model-server fake does not make a stream of 100 events"
+cat >"$tmp/limits.yaml" <<END
+limits:
+  per_key: { limit: 1000000000/minute, by: api_key, strategy: fixed_window }
+  per_address: { limit: 1000000000/hour, by: address, strategy: sliding_window_counter }
+  per_model: { limit: 1000000000/day, by: model, strategy: moving_window }
+END
 : >"$tmp/results"
 round=1
 turn=$gateways
@@ -282,6 +401,19 @@ while [ "$round" -le "$rounds" ]; do
             continue
             ;;
         first) measure "$round" direct first ;;
+        misses | limits)
+            case " $gateways " in
+            *" weir "*) ;;
+            *) continue ;;
+            esac
+            if [ "$kind" = misses ]; then
+                measure_added "$round" cache "x-cache: miss" us_per_miss
+            else
+                measure_added "$round" limits "x-ratelimit-limit:" us_per_limited
+                measure_decisions "$round"
+            fi
+            continue
+            ;;
         esac
         for gateway in $turn; do
             measure "$round" "$gateway" "$kind"

@@ -11,8 +11,16 @@ function median(list, count) {
     return count % 2 ? list[(count + 1) / 2] : (list[count / 2] + list[count / 2 + 1]) / 2
 }
 
-# The value of a measurement, into `found`; false if it is missing or failed.
+# The value of a measurement, into `found`; false if it is missing or failed. more_NAME is the difference of weir with
+# and without something.
 function get(round, gateway, name) {
+    if (name ~ /^more_/) {
+        sub(/^more_/, "", name)
+        if (gateway != "weir" || !((round, "weir-on", name) in value) || !((round, "weir-off", name) in value))
+            return 0
+        found = value[round, "weir-on", name] - value[round, "weir-off", name]
+        return 1
+    }
     if (name ~ /^added_/) {
         sub(/^added_/, "", name)
         if (!((round, gateway, name) in value) || !((round, "direct", name) in value))
@@ -62,6 +70,17 @@ END {
     row("500 requests/s: added time to first token, p50 us", "added_p50_us")
     row("500 requests/s: added time to first token, p99 us", "added_p99_us")
     row("5,000 open streams: KiB each", "kib_per_stream")
+    row("cache hit, 100 events, 32 connections: CPU us", "cpu_us_per_hit")
+    row("cache hit, 100 events, 32 connections: hits/s", "hits_per_second")
+    row("meanwhile: the gateway's part of a processor, %", "hit_busy_percent")
+    row("cache miss, 2 KB request: added CPU us", "more_us_per_miss")
+    row("three limits, 2 KB request: added CPU us", "more_us_per_limited")
+    row("three limits, fixed_window: ns/decision", "fixed_window_passed")
+    row("three limits, moving_window: ns/decision", "moving_window_passed")
+    row("three limits, sliding_window_counter: ns/decision", "sliding_window_counter_passed")
+    row("three limits, fixed_window: CPU ns/decision", "fixed_window_used")
+    row("three limits, moving_window: CPU ns/decision", "moving_window_used")
+    row("three limits, sliding_window_counter: CPU ns", "sliding_window_counter_used")
     if (failed) {
         print failed " measurement(s) FAILED and are left out"
         exit 1
