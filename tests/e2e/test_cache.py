@@ -1,9 +1,8 @@
 """The response cache: what is repeated, to whom, for how long, and what is never kept."""
 import json
-import subprocess
 import time
 
-from harness import KEY, Options, Truncated, chat, limit, smoke, wait_until
+from harness import KEY, Options, Truncated, chat, limit, smoke
 
 CHAT = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
