@@ -294,6 +294,9 @@ static void observe_events(struct http_call *http, const struct stream_facts *fa
 static void send_final(struct http_call *http, h2o_iovec_t *out, size_t count, h2o_send_state_t state)
 {
     http->phase = HTTP_ENDED;
+    if (http->subscriber._stream != NULL && !http->subscriber.passive)
+        note_facts(http);
+    limit_settle(&http->call);
     http->sent_us = clock_us();
     http_stream_watch_end(http);
     if (http->call.record.end == NULL)
@@ -409,7 +412,7 @@ static void on_data(struct stream_subscriber *subscriber)
     if (http->call.record.first_us == 0)
         http->call.record.first_us = facts->first_event_us != 0 ? facts->first_event_us : clock_us();
     bool all = http->in_flight == stream_unread(subscriber);
-    if (all && (facts->terminal || stream_state(stream) == STREAM_ENDED)) {
+    if (all && facts->terminal) {
         note_facts(http);
         limit_settle(&http->call);
     }

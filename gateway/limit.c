@@ -29,6 +29,8 @@ struct call_limits {
     uint64_t prompt_guess;
     struct store_lease leases[2]; /* the key's and the gateway's */
     bool refused, headers;
+    bool own_asked; /* the key's own limits have been, by an earlier step */
+    bool leased[2]; /* which places have been asked for */
     size_t count;
     struct hit hits[];
 };
@@ -37,6 +39,7 @@ struct call_limits {
 struct decision {
     struct call *call;
     uint64_t now_us, prompt_guess;
+    bool own; /* the key's own limits are among them */
     size_t count;
     struct store_ask asks[STORE_ASKS_MAX];
     const struct config_limit *of[STORE_ASKS_MAX]; /* NULL: the key's own */
@@ -206,7 +209,8 @@ static void gather(struct decision *decision, const char *only)
         else
             ask(decision, &call->site->limit_keys[i], limit->limits, limit->count, limit->strategy, limit->by, limit);
     }
-    if (own != NULL && (by_key || only == NULL))
+    decision->own = own != NULL && (by_key || only == NULL) && (call->limits == NULL || !call->limits->own_asked);
+    if (decision->own)
         ask(decision, &call->site->limit_keys[config->limit_count + (size_t)(own - config->keys)], own->limits,
             own->limit_count, LIMIT_MOVING_WINDOW, LIMIT_BY_API_KEY, NULL);
 }
@@ -303,19 +307,23 @@ static bool lease(struct call *call, uint64_t now_us)
     struct span shared[] = {SPAN("max_streams, shared")};
     struct key share = key_make(&server->limit_secret, shared, 1), own = key_make(&server->limit_secret, parts, 2),
                all = key_make(&server->limit_secret, parts, 1);
+    struct call_limits *limits = call->limits;
     bool held = true;
-    if (key != NULL && key->max_streams != 0)
-        held = store_lease(server->limits, &own, &share, key->max_streams, now_us, &call->limits->leases[0]);
-    if (held && config->max_streams != 0)
-        held = store_lease(server->limits, &all, &share, config->max_streams, now_us, &call->limits->leases[1]);
+    if (key != NULL && key->max_streams != 0 && !limits->leased[0])
+        held = limits->leased[0] =
+            store_lease(server->limits, &own, &share, key->max_streams, now_us, &limits->leases[0]);
+    if (held && config->max_streams != 0 && !limits->leased[1])
+        held = limits->leased[1] =
+            store_lease(server->limits, &all, &share, config->max_streams, now_us, &limits->leases[1]);
     return held;
 }
 
 static bool wants_lease(const struct call *call)
 {
     const struct config_key *key = call->identity != NULL ? call->identity->key : NULL;
-    return (call->limits == NULL || (!call->limits->leases[0]._held && !call->limits->leases[1]._held)) &&
-           (call->site->config->max_streams != 0 || (key != NULL && key->max_streams != 0));
+    const struct call_limits *limits = call->limits;
+    return (call->site->config->max_streams != 0 && (limits == NULL || !limits->leased[1])) ||
+           (key != NULL && key->max_streams != 0 && (limits == NULL || !limits->leased[0]));
 }
 
 enum depend_result depend_limit(struct call *call)
@@ -336,6 +344,7 @@ enum depend_result depend_limit(struct call *call)
     struct call_limits *limits = grow(call, decision.count);
     limits->now_us = decision.now_us;
     limits->prompt_guess = decision.prompt_guess;
+    limits->own_asked = limits->own_asked || decision.own;
     if (leasing && !lease(call, decision.now_us)) {
         take_back(call);
         telemetry_limited(call->worker, "max_streams", false);

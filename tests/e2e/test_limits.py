@@ -698,6 +698,29 @@ def test_max_streams_over_http2(t):
     wait_until(lambda: not is_full(ask(weir)), "the place of a stream that was reset")
 
 
+def test_max_streams_of_a_key_hold_behind_a_limit_that_needs_none(t):
+    route = f"routes:\n  - {{ path: {CHAT}, depends: [\"limit:ip\", api_key, \"limit:key\", validate] }}\n"
+    keys = KEYS.replace("alice, ", "alice, max_streams: 1, ")
+    fake, weir = limited(t, ["ip: { limit: 100/hour, by: address }", "key: { limit: 100/hour, by: api_key }"],
+                         keys + "max_streams: 50\n" + route)
+    with weir.connect() as wire:
+        wire.request("POST", CHAT, {"x-fake": "stall_after=1", "content-type": "application/json", **bearer(ALICE)},
+                     json.dumps(chat(True)))
+        wire.head()
+        assert ask(weir, bearer(ALICE)).status == 429
+        assert ask(weir, bearer(BOB)).status == 200
+    fake.wait_aborts()
+    wait_until(lambda: ask(weir, bearer(ALICE)).status == 200, "the place to be given back")
+
+
+def test_a_keys_own_limit_counts_once_whatever_the_steps(t):
+    route = f"routes:\n  - {{ path: {CHAT}, depends: [api_key, \"limit:a\", \"limit:b\", validate] }}\n"
+    keys = KEYS.replace("alice, ", "alice, limit: 4/hour, ")
+    _, weir = limited(t, ["a: { limit: 1/hour, by: api_key }", "b: { limit: 2/hour, by: api_key }"], keys + route)
+    assert statuses(weir, 5, bearer(ALICE)) == [200, 200, 200, 200, 429]
+    assert statuses(weir, 2, bearer(BOB)) == [200, 429]
+
+
 def test_max_streams_of_a_key_leave_others_alone(t):
     keys = KEYS.replace("alice, ", "alice, max_streams: 2, ")
     fake, weir = t.pair(config=keys + "max_streams: 3\n", args=["--workers", "2"])
