@@ -1,6 +1,7 @@
 #include "backends/http_exchange.h"
 #include "backends/http_head.h"
 #include "base/clock.h"
+#include "base/http_text.h"
 #include "base/strbuf.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -187,15 +188,6 @@ static void on_deadline(struct deadline *deadline)
 
 /* ---- the request ---- */
 
-/* A value that could end its line early, and so become a header or a request of its own, is never sent. */
-static bool is_clean(struct span text)
-{
-    for (size_t i = 0; i < text.len; i++)
-        if (((unsigned char)text.base[i] < 0x20 && text.base[i] != '\t') || text.base[i] == 0x7f)
-            return false;
-    return true;
-}
-
 static bool is_credential(struct span name)
 {
     return span_eq(name, SPAN("authorization")) || span_eq(name, SPAN("x-api-key")) || span_eq(name, SPAN("api-key"));
@@ -249,7 +241,8 @@ static uint64_t body_length(const struct exchange_request *request)
     return (uint64_t)request->body[0].len + request->body[1].len + request->body[2].len;
 }
 
-/* Writes the request's head. False if a part of it is not fit to be sent. */
+/* Writes the request's head. False if a part of it is not fit to be sent: a value that could end its line early, and so
+ * become a header or a request of its own, never is. */
 static bool make_head(struct http_exchange *ex)
 {
     static const char *const auth_headers[] = {
@@ -260,7 +253,7 @@ static bool make_head(struct http_exchange *ex)
     const struct backend_settings *settings = ex->upstream->settings;
     const struct exchange_request *request = &ex->request;
     struct strbuf *out = &ex->out;
-    if (!is_clean(request->path) || !is_clean(request->query) ||
+    if (!http_text_is_clean(request->path) || !http_text_is_clean(request->query) ||
         memchr(request->path.base, ' ', request->path.len) != NULL ||
         (request->query.len != 0 && memchr(request->query.base, ' ', request->query.len) != NULL))
         return false;
@@ -271,7 +264,7 @@ static bool make_head(struct http_exchange *ex)
     add_header(out, SPAN("host"), span_of(settings->url.authority));
     for (size_t i = 0; i < request->header_count; i++) {
         const struct header *header = &request->headers[i];
-        if (!is_clean(header->value) || !is_clean(header->name))
+        if (!http_text_is_clean(header->value) || !http_text_is_clean(header->name))
             return false;
         if (!is_overridden(ex, header->name))
             add_header(out, header->name, header->value);

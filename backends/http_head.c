@@ -1,4 +1,5 @@
 #include "backends/http_head.h"
+#include "base/http_text.h"
 #include <ctype.h>
 
 /* Exported by libh2o, absent from its headers. */
@@ -39,19 +40,6 @@ static bool parse_length(struct span text, uint64_t *length)
     return true;
 }
 
-/* Whether a comma-separated list has this token, in any case. */
-static bool list_has(struct span list, struct span token)
-{
-    while (list.len != 0) {
-        const char *comma = memchr(list.base, ',', list.len);
-        size_t n = comma != NULL ? (size_t)(comma - list.base) : list.len;
-        if (span_ieq(span_trim((struct span){list.base, n}), token))
-            return true;
-        list = span_skip(list, n + 1);
-    }
-    return false;
-}
-
 /* RFC 9110 §7.6.1, and what concerns only this connection by custom. */
 static bool is_hop_by_hop(struct span name, const struct framing_facts *facts)
 {
@@ -63,7 +51,7 @@ static bool is_hop_by_hop(struct span name, const struct framing_facts *facts)
         if (span_eq(name, names[i]))
             return true;
     for (size_t i = 0; i < facts->connection_count; i++)
-        if (list_has(facts->connection[i], name))
+        if (http_text_list_has(facts->connection[i], name))
             return true;
     return false;
 }
@@ -85,8 +73,8 @@ static const char *read_framing(struct span name, struct span value, struct http
         if (facts->connection_count == sizeof(facts->connection) / sizeof(facts->connection[0]))
             return "too many Connection headers in the backend's answer";
         facts->connection[facts->connection_count++] = value;
-        facts->close |= list_has(value, SPAN("close"));
-        facts->keep_alive |= list_has(value, SPAN("keep-alive"));
+        facts->close |= http_text_list_has(value, SPAN("close"));
+        facts->keep_alive |= http_text_list_has(value, SPAN("keep-alive"));
     } else if (span_eq(name, SPAN("content-encoding"))) {
         facts->encoded = facts->encoded || !span_ieq(value, SPAN("identity"));
     } else if (span_eq(name, SPAN("content-type"))) {

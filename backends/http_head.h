@@ -49,6 +49,10 @@ struct phr_chunked_decoder {
     char _hex_count;
     char _state;
 };
+
+/* Decodes `*bufsz` bytes at `buf` in place; *bufsz becomes the length of what is left of them. Returns -2 if the body
+ * goes on, -1 if it is no chunked body, else, at its end, the number of bytes behind it, which follow the decoded ones.
+ */
 ssize_t phr_decode_chunked(struct phr_chunked_decoder *decoder, char *buf, size_t *bufsz);
 
 #endif

@@ -32,6 +32,15 @@ static inline bool span_ieq(struct span a, struct span b)
     return a.len == b.len && (a.len == 0 || strncasecmp(a.base, b.base, a.len) == 0);
 }
 
+/* Whether the span is one of `count` others. */
+static inline bool span_in(struct span text, const struct span *others, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (span_eq(text, others[i]))
+            return true;
+    return false;
+}
+
 static inline bool span_starts(struct span text, struct span prefix)
 {
     return text.len >= prefix.len && (prefix.len == 0 || memcmp(text.base, prefix.base, prefix.len) == 0);

@@ -69,6 +69,7 @@ struct cache_key_facts {
 
 struct cache_keyer;
 
+/* A keyer and its end. */
 struct cache_keyer *cache_keyer_create(void);
 void cache_keyer_destroy(struct cache_keyer *keyer);
 

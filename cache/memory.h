@@ -26,6 +26,7 @@ struct cache_memory_counts {
 
 struct cache_memory;
 
+/* An empty store of these sizes. */
 struct cache_memory *cache_memory_create(const struct cache_memory_settings *settings);
 
 /* Lets go of everything; nobody may be using the store any more. Entries that were looked up live on. */

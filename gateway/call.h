@@ -38,6 +38,7 @@ struct call_record {
     int status;
     uint64_t bytes, events;
     struct usage usage;
+    bool whole;               /* the answer came to its proper end, so usage is final */
     const char *backend;      /* NULL: none was asked */
     unsigned attempts;        /* backends tried */
     const char *end;          /* why it ended: "finished", "refused", "client_left", or stream_failure_name */

@@ -27,12 +27,13 @@ void cli_parse(const struct argp *argp, int argc, char **argv, void *input);
 /* The weir.yaml that `weir init` writes: deploy/weir.example.yaml, embedded when weir was built. */
 struct span cli_init_text(void);
 
-/* Makes an API key: "wk-" and 43 characters of base64url (RFC 4648 §5) without padding, from 32 random bytes. */
 #define CLI_KEY_LEN 46
+#define CLI_KEY_HASH_LEN 71
+
+/* Makes an API key: "wk-" and 43 characters of base64url (RFC 4648 §5) without padding, from 32 random bytes. */
 void cli_keys_make(char key[CLI_KEY_LEN + 1]);
 
 /* The form in which weir.yaml keeps a key: "sha256:" and 64 hexadecimal digits. */
-#define CLI_KEY_HASH_LEN 71
 void cli_keys_hash(struct span key, char hash[CLI_KEY_HASH_LEN + 1]);
 
 /* Whether the text can travel as a bearer token: printable ASCII without blanks. */

@@ -1,4 +1,5 @@
 #include "gateway/completion.h"
+#include "base/http_text.h"
 #include "base/strbuf.h"
 #include "gateway/answer_cache.h"
 #include "gateway/telemetry.h"
@@ -13,14 +14,6 @@ static void on_head(void *ctx, const struct exchange_head *head, struct stream *
 static void on_fail(void *ctx, enum stream_failure why, const char *message, bool sent);
 
 /* ---- the request as a backend gets it ---- */
-
-static bool is_listed(const struct span *names, size_t count, struct span name)
-{
-    for (size_t i = 0; i < count; i++)
-        if (span_eq(names[i], name))
-            return true;
-    return false;
-}
 
 /* Headers that end here: RFC 9110 §7.6.1, what weir decides itself, and what concerns this gateway alone. */
 static bool ends_here(const struct call *call, struct span name)
@@ -49,27 +42,14 @@ static bool ends_here(const struct call *call, struct span name)
     /* A browser's cookies and origin are between it and this gateway; Ollama, for one, refuses origins it does not
      * know. */
     static const struct span browser[] = {SPAN("cookie"), SPAN("origin")};
-    return is_listed(names, sizeof(names) / sizeof(names[0]), name) || span_starts(name, SPAN("x-weir-")) ||
-           (call->route->proxy == NULL && is_listed(browser, sizeof(browser) / sizeof(browser[0]), name));
-}
-
-/* Whether a Connection header names this one as its own (RFC 9110 §7.6.1). */
-static bool names_option(struct span connection, struct span name)
-{
-    while (connection.len != 0) {
-        const char *comma = memchr(connection.base, ',', connection.len);
-        size_t n = comma != NULL ? (size_t)(comma - connection.base) : connection.len;
-        if (span_ieq(span_trim((struct span){connection.base, n}), name))
-            return true;
-        connection = span_skip(connection, n + 1);
-    }
-    return false;
+    return span_in(name, names, sizeof(names) / sizeof(names[0])) || span_starts(name, SPAN("x-weir-")) ||
+           (call->route->proxy == NULL && span_in(name, browser, sizeof(browser) / sizeof(browser[0])));
 }
 
 static bool is_connection_option(const struct call *call, struct span name)
 {
     for (size_t i = 0; i < call->header_count; i++)
-        if (span_eq(call->headers[i].name, SPAN("connection")) && names_option(call->headers[i].value, name))
+        if (span_eq(call->headers[i].name, SPAN("connection")) && http_text_list_has(call->headers[i].value, name))
             return true;
     return false;
 }

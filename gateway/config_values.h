@@ -22,17 +22,22 @@ struct config_value {
     struct span shown; /* what a message may quote: never an expanded variable */
 };
 
+/* Durations of at least `min_us`, sizes from `min` to `max` bytes, "true", "false", "on" or "off". */
 bool config_value_duration(const struct config_value *value, uint64_t min_us, uint64_t *us);
 bool config_value_size(const struct config_value *value, uint64_t min, uint64_t max, uint64_t *bytes);
 bool config_value_bool(const struct config_value *value, bool *truth);
 /* A whole number from `min` to `max`. */
 bool config_value_number(const struct config_value *value, uint64_t min, uint64_t max, uint64_t *number);
+
+/* The other options' words; see config.h. */
 bool config_value_workers(const struct config_value *value, unsigned *workers);
 bool config_value_log_level(const struct config_value *value, enum log_level *level);
 bool config_value_log_format(const struct config_value *value, enum log_format *format);
 
 /* A list of limits as limit_parse reads it, into an array of LIMIT_LIST_MAX. */
 bool config_value_limits(const struct config_value *value, struct limit *limits, size_t *count);
+
+/* What a limit counts by, and its strategy. */
 bool config_value_limit_by(const struct config_value *value, enum limit_by *by);
 bool config_value_strategy(const struct config_value *value, enum limit_strategy *strategy);
 

@@ -43,7 +43,11 @@ struct connections {
     int epoll;
     h2o_socket_t *epoll_sock;
 };
+
+/* Prepares the list; false, with errno set, if there is no epoll set to be had. */
 bool connections_init(struct worker *worker);
+
+/* Lets go of the epoll set; there must be no connections left. */
 void connections_dispose(struct worker *worker);
 
 #endif

@@ -1,9 +1,9 @@
 /* From libh2o's request to a call. */
 #include "base/clock.h"
+#include "base/http_text.h"
 #include "gateway/http_call.h"
 #include "gateway/worker.h"
 #include <arpa/inet.h>
-#include <ctype.h>
 
 #define HEADERS_MAX 100 /* HTTP/2 has no bounds of its own */
 #define HEAD_MAX ((size_t)64 * 1024)
@@ -46,34 +46,21 @@ static const char *find_ambiguity(h2o_req_t *req)
     return NULL;
 }
 
-static bool is_clean(const char *text, size_t len)
+static struct span span_of_iovec(h2o_iovec_t iovec)
 {
-    for (size_t i = 0; i < len; i++)
-        if (((unsigned char)text[i] < 0x20 && text[i] != '\t') || text[i] == 0x7f)
-            return false;
-    return true;
-}
-
-/* RFC 9110 §5.6.2 */
-static bool is_token(const char *text, size_t len)
-{
-    static const char marks[] = "!#$%&'*+-.^_`|~";
-    for (size_t i = 0; i < len; i++)
-        if (!isalnum((unsigned char)text[i]) && (text[i] == '\0' || strchr(marks, text[i]) == NULL))
-            return false;
-    return len != 0;
+    return (struct span){iovec.base, iovec.len};
 }
 
 /* HTTP/2 carries any byte in a name or value; as a line of HTTP/1.1 some would be a header, or a request, of their own.
  */
 static const char *find_dirt(h2o_req_t *req)
 {
-    if (!is_clean(req->path.base, req->path.len) || memchr(req->path.base, ' ', req->path.len) != NULL ||
-        !is_token(req->method.base, req->method.len) || !is_clean(req->authority.base, req->authority.len))
+    if (!http_text_is_clean(span_of_iovec(req->path)) || memchr(req->path.base, ' ', req->path.len) != NULL ||
+        !http_text_is_token(span_of_iovec(req->method)) || !http_text_is_clean(span_of_iovec(req->authority)))
         return "the request line has characters that do not belong there";
     for (size_t i = 0; i < req->headers.size; i++)
-        if (!is_clean(req->headers.entries[i].value.base, req->headers.entries[i].value.len) ||
-            !is_token(req->headers.entries[i].name->base, req->headers.entries[i].name->len))
+        if (!http_text_is_clean(span_of_iovec(req->headers.entries[i].value)) ||
+            !http_text_is_token(span_of_iovec(*req->headers.entries[i].name)))
             return "a header's name or value has characters that do not belong there";
     return NULL;
 }

@@ -23,14 +23,6 @@ static void on_stop(h2o_generator_t *generator, h2o_req_t *req);
 
 /* ---- the head ---- */
 
-static bool is_listed(const struct span *names, size_t count, struct span name)
-{
-    for (size_t i = 0; i < count; i++)
-        if (span_eq(names[i], name))
-            return true;
-    return false;
-}
-
 /* Headers of a backend's answer that go no further: libh2o writes some itself, others are between weir and the backend.
  */
 static bool ends_here(const struct http_call *http, struct span name)
@@ -43,8 +35,8 @@ static bool ends_here(const struct http_call *http, struct span name)
     for (size_t i = 0; http->call.limits != NULL && i < sizeof(limits) / sizeof(limits[0]); i++)
         if (span_starts(name, limits[i]))
             return true;
-    return is_listed(names, sizeof(names) / sizeof(names[0]), name) ||
-           (http->streamed && is_listed(streamed, sizeof(streamed) / sizeof(streamed[0]), name)) ||
+    return span_in(name, names, sizeof(names) / sizeof(names[0])) ||
+           (http->streamed && span_in(name, streamed, sizeof(streamed) / sizeof(streamed[0]))) ||
            (http->call.site->config->cors.count != 0 && span_starts(name, cors));
 }
 
@@ -160,6 +152,7 @@ static void note_facts(struct http_call *http)
     const struct stream_facts *facts = stream_facts(http->subscriber._stream);
     http->call.record.bytes = facts->bytes - stream_unread(&http->subscriber) + http->in_flight;
     http->call.record.events = facts->events;
+    http->call.record.whole = facts->terminal || stream_state(http->subscriber._stream) == STREAM_ENDED;
     if (http->call.cache.state != CALL_CACHE_HIT) /* whose tokens were counted when they were generated */
         http->call.record.usage = facts->usage;
 }

@@ -369,18 +369,21 @@ enum depend_result depend_limit(struct call *call)
 
 /* ---- the end ---- */
 
-/* Tokens that the call used, as far as can be known. What was generated for a client that left counts like any
- * other.
+/* Tokens that the call used, as far as can be known. What was generated for a client that left counts like any other.
  */
 static uint64_t tokens_used(const struct call *call)
 {
     const struct call_record *record = &call->record;
-    if (record->usage.known)
-        return record->usage.prompt + record->usage.completion;
-    if (record->backend == NULL || (record->status >= 400 && record->status != 499))
-        return 0;
-    /* Without a report an event counts as a token: that is how servers stream. */
-    return call->limits->prompt_guess + record->events;
+    uint64_t reported = record->usage.prompt + record->usage.completion;
+    if (record->usage.known && record->whole)
+        return reported;
+    if (record->backend == NULL || (record->status >= 400 && record->status != 499) ||
+        (record->failure != STREAM_NOT_FAILED && record->events == 0))
+        return reported;
+    /* Without a report, or with one that came before the end, an event counts as a token: that is how servers stream.
+     */
+    uint64_t counted = (record->usage.known ? record->usage.prompt : call->limits->prompt_guess) + record->events;
+    return counted > reported ? counted : reported;
 }
 
 void limit_settle(struct call *call)

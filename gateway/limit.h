@@ -7,10 +7,12 @@
 #include "gateway/call.h"
 #include "ratelimit/store.h"
 
-/* The digests of all configured limits: first those of config->limits, then each key's own. To be freed with free(). */
+/* The digests of one entry's limits. */
 struct limit_keys {
     struct key own[LIMIT_LIST_MAX], share[LIMIT_LIST_MAX];
 };
+
+/* Those of all configured limits: first config->limits, then each key's own. To be freed with free(). */
 struct limit_keys *limit_keys_create(const struct config *config, const struct key_secret *secret);
 
 /* A call's hits and leases; NULL where nothing applied. */

@@ -698,6 +698,19 @@ def test_max_streams_over_http2(t):
     wait_until(lambda: not is_full(ask(weir)), "the place of a stream that was reset")
 
 
+def test_leaving_a_messages_stream_early_pays_for_its_events(t):
+    fake, weir = limited(t, ["t: { limit: 1000 tokens/hour }"])
+    body = json.dumps({"model": "m", "max_tokens": 500, "stream": True, "messages": [{"role": "user", "content": "x"}]})
+    with weir.connect() as wire:
+        wire.request("POST", "/v1/messages", {"x-fake": "events=200,stall_after=100", "content-type": "application/json"}, body)
+        wire.head()
+        wait_until(lambda: fake.stats()["events"] >= 100, "the events")
+        time.sleep(0.2)
+    fake.wait_aborts()
+    wait_until(lambda: spent(weir, 1000) < 400, "the reservation to be settled")
+    assert spent(weir, 1000) >= 90, "what message_start says is not what was generated"
+
+
 def test_max_streams_of_a_key_hold_behind_a_limit_that_needs_none(t):
     route = f"routes:\n  - {{ path: {CHAT}, depends: [\"limit:ip\", api_key, \"limit:key\", validate] }}\n"
     keys = KEYS.replace("alice, ", "alice, max_streams: 1, ")

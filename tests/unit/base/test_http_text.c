@@ -1,0 +1,50 @@
+#include "base/http_text.h"
+#include <check.h>
+
+START_TEST(what_may_stand_in_a_line)
+{
+    ck_assert(http_text_is_clean(SPAN("")));
+    ck_assert(http_text_is_clean(SPAN("a b\tc \xc3\xa4")));
+    for (int c = 0; c < 0x20; c++) {
+        char text[] = {'a', (char)c, 'b'};
+        ck_assert_int_eq(http_text_is_clean((struct span){text, 3}), c == '\t');
+    }
+    ck_assert(!http_text_is_clean(SPAN("a\x7f")));
+}
+END_TEST
+
+START_TEST(tokens)
+{
+    ck_assert(http_text_is_token(SPAN("x-request-id")));
+    ck_assert(http_text_is_token(SPAN("!#$%&'*+-.^_`|~09AZaz")));
+    ck_assert(!http_text_is_token(SPAN("")));
+    for (const char *c = " :\"(),/;<=>?@[\\]{}\t\x7f\x80"; *c != '\0'; c++)
+        ck_assert(!http_text_is_token((struct span){c, 1}));
+    ck_assert(!http_text_is_token((struct span){"", 1}));
+}
+END_TEST
+
+START_TEST(lists)
+{
+    ck_assert(http_text_list_has(SPAN("Keep-Alive , close"), SPAN("close")));
+    ck_assert(http_text_list_has(SPAN("CLOSE"), SPAN("close")));
+    ck_assert(http_text_list_has(SPAN(",,\tclose ,"), SPAN("close")));
+    ck_assert(!http_text_list_has(SPAN("closed, xclose, clo se"), SPAN("close")));
+    ck_assert(!http_text_list_has(SPAN_NONE, SPAN("close")));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("http_text");
+    TCase *tcase = tcase_create("http_text");
+    tcase_add_test(tcase, what_may_stand_in_a_line);
+    tcase_add_test(tcase, tokens);
+    tcase_add_test(tcase, lists);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
