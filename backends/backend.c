@@ -10,18 +10,6 @@
 #define HOST_MAX 253 /* RFC 1035 §2.3.4, as text */
 #define DEMO_TOKENS_MAX 1000000
 
-static char *copy(struct span text)
-{
-    char *string = malloc(text.len + 1);
-
-    if (string == NULL)
-        abort();
-    if (text.len != 0)
-        memcpy(string, text.base, text.len);
-    string[text.len] = '\0';
-    return string;
-}
-
 /* What a URL's parser carries along. */
 struct url_parser {
     struct backend_settings *settings;
@@ -94,8 +82,8 @@ static bool parse_demo(struct url_parser *parser, struct span rest)
             return false;
     }
     url->kind = BACKEND_DEMO;
-    url->authority = copy(SPAN("demo"));
-    url->path = copy(SPAN_NONE);
+    url->authority = span_dup(SPAN("demo"));
+    url->path = span_dup(SPAN_NONE);
     return true;
 }
 
@@ -152,7 +140,7 @@ static bool parse_authority(struct url_parser *parser, struct span authority)
                     memchr(port.base, ':', port.len) != NULL ? " (an IPv6 address stands in brackets)" : "");
     if (host.len > HOST_MAX)
         return fail(parser, "the host is too long, expected at most %d characters", HOST_MAX);
-    url->host = copy(host);
+    url->host = span_dup(host);
     url->port = (uint16_t)number;
     if (bracketed) {
         url->host_is_ip = true;
@@ -166,7 +154,7 @@ static bool parse_authority(struct url_parser *parser, struct span authority)
     snprintf(text, sizeof(text), bracketed ? "[%s]" : "%s", url->host);
     if (number != (url->tls ? 443 : 80))
         snprintf(text + strlen(text), sizeof(text) - strlen(text), ":%u", url->port);
-    url->authority = copy(span_of(text));
+    url->authority = span_dup(span_of(text));
     return true;
 }
 
@@ -188,8 +176,8 @@ static bool parse_unix(struct url_parser *parser, struct span rest, struct span 
     if (file.len >= sizeof(((struct sockaddr_un *)0)->sun_path))
         return fail(parser, "the path of the unix socket is too long, expected at most %d characters",
                     (int)sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
-    url->unix_path = copy(file);
-    url->authority = copy(SPAN("localhost"));
+    url->unix_path = span_dup(file);
+    url->authority = span_dup(SPAN("localhost"));
     return true;
 }
 
@@ -201,7 +189,7 @@ static bool parse_http(struct url_parser *parser, struct span rest)
 
     url->kind = BACKEND_HTTP;
     if (split(rest, '?', &rest, &query))
-        url->query = copy(query);
+        url->query = span_dup(query);
     if (span_starts(rest, SPAN("unix:/"))) {
         if (!parse_unix(parser, span_skip(rest, sizeof("unix:") - 1), &path))
             return false;
@@ -222,7 +210,7 @@ static bool parse_http(struct url_parser *parser, struct span rest)
     }
     while (path.len != 0 && path.base[path.len - 1] == '/')
         path.len--;
-    url->path = copy(path);
+    url->path = span_dup(path);
     return true;
 }
 

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -59,6 +60,18 @@ static inline struct span span_trim(struct span text)
     while (text.len != 0 && (text.base[text.len - 1] == ' ' || text.base[text.len - 1] == '\t'))
         text.len--;
     return text;
+}
+
+/* The bytes as a NUL-terminated string of their own, to be freed by the caller. Out of memory aborts. */
+static inline char *span_dup(struct span text)
+{
+    char *string = malloc(text.len + 1);
+    if (string == NULL)
+        abort();
+    if (text.len != 0)
+        memcpy(string, text.base, text.len);
+    string[text.len] = '\0';
+    return string;
 }
 
 #endif

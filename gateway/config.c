@@ -174,10 +174,10 @@ static bool apply_listen(struct config *config, const struct config_input *input
         if (!config_value_listen(&value, &host))
             return false;
         struct config_listen *entry = config_append(&config->listen, &config->listen_count, sizeof(*entry));
-        entry->address = config_copy(value.text);
+        entry->address = span_dup(value.text);
         if (cert->count != 0) {
-            entry->tls_cert = config_copy(span_of(cert->items[0]));
-            entry->tls_key = config_copy(span_of(key->items[0]));
+            entry->tls_cert = span_dup(span_of(cert->items[0]));
+            entry->tls_key = span_dup(span_of(key->items[0]));
         }
     }
     return true;
@@ -214,7 +214,7 @@ static void name_backends(struct config *config)
             snprintf(name, sizeof(name), "%s", stem);
         for (unsigned n = 2; backend_name_taken(config, name); n++)
             snprintf(name, sizeof(name), "%.480s-%u", stem, n);
-        backend->name = config_copy(span_of(name));
+        backend->name = span_dup(span_of(name));
     }
 }
 
@@ -249,7 +249,7 @@ static bool apply_keys(struct config *config, const struct config_input *input, 
         struct config_key *key = config_append(&config->keys, &config->key_count, sizeof(*key));
         char name[32];
         snprintf(name, sizeof(name), "key-%zu", i + 1);
-        key->name = config_copy(span_of(name));
+        key->name = span_dup(span_of(name));
         if (!config_value_key(&value, key->hash))
             return false;
     }
@@ -340,7 +340,7 @@ static bool read_file(struct config *config, const struct config_input *asked, c
         bool from_variable = asked->count != 0 && strcmp(asked->source, "WEIR_CONFIG") == 0;
         return config_fail(report, "%scannot read %s: %s", from_variable ? "WEIR_CONFIG: " : "", path, why);
     }
-    config->file = config_copy(span_of(path));
+    config->file = span_dup(span_of(path));
     bool ok = config_file_parse(config, path, (struct span){text, len}, getenv_fn, report);
     OPENSSL_cleanse(text, len);
     free(text);

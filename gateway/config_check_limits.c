@@ -253,6 +253,14 @@ static const struct config_key *key_with_limit(const struct config *config)
     return NULL;
 }
 
+static const struct config_key *key_with_max_streams(const struct config *config)
+{
+    for (size_t i = 0; i < config->key_count; i++)
+        if (config->keys[i].max_streams != 0)
+            return &config->keys[i];
+    return NULL;
+}
+
 static bool check_limit(const struct config_check_route *check, size_t at)
 {
     const struct config *config = check->config;
@@ -286,6 +294,13 @@ static bool check_limit(const struct config_check_route *check, size_t at)
             check,
             "has \"limit\" before \"api_key\" although the key \"%s\" has a limit of its own, expected "
             "\"api_key\" first",
+            key->name);
+    key = key_with_max_streams(config);
+    if (route->proxy == NULL && keyed && key != NULL && !has(route, at + 1, route->depend_count, DEPEND_LIMIT))
+        return config_check_route_fail(
+            check,
+            "has no \"limit\" behind \"api_key\" although the key \"%s\" has \"max_streams\", expected \"api_key\" "
+            "first",
             key->name);
     return true;
 }

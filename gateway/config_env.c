@@ -37,7 +37,7 @@ static void add(struct config_input *input, struct span value, const char *sourc
 {
     char **item = config_append(&input->items, &input->count, sizeof(*input->items));
 
-    *item = config_copy(value);
+    *item = span_dup(value);
     input->source = source;
 }
 

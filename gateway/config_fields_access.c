@@ -143,7 +143,7 @@ static bool read_depend_word(struct yaml_reader *reader, const yaml_node_t *node
     if (text == NULL)
         return false;
     *id = DEPEND_LIMIT;
-    *limit = config_copy(span_of(text + sizeof(prefix) - 1));
+    *limit = span_dup(span_of(text + sizeof(prefix) - 1));
     config_free_secret(text);
     return true;
 }

@@ -68,7 +68,7 @@ static bool read_renamed_model(struct yaml_reader *reader, const yaml_node_t *no
 {
     struct backend_model *model = config_append(&backend->models, &backend->model_count, sizeof(*model));
 
-    model->pattern = config_copy(span_of(name));
+    model->pattern = span_dup(span_of(name));
     if (name[0] == '\0')
         return yaml_reader_fail_value(reader, node, "has an empty name, expected the name that clients use");
     if (!fields_string(reader, node, &model->upstream) || !check_model(reader, node, model->pattern) ||
@@ -146,7 +146,7 @@ bool fields_backend_headers(struct yaml_reader *reader, const yaml_node_t *node,
                                               backend->headers[j].name);
         }
         struct backend_header *header = config_append(&backend->headers, &backend->header_count, sizeof(*header));
-        header->name = config_copy(span_of(key));
+        header->name = span_dup(span_of(key));
         if (!fields_string(reader, value, &header->value) || !check_header(reader, value, header))
             return false;
         yaml_reader_leave(reader, mark);

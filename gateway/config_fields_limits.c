@@ -11,7 +11,7 @@
 
 void fields_limit_init(struct config_limit *limit, struct span name)
 {
-    limit->name = config_copy(name);
+    limit->name = span_dup(name);
     limit->by = FIELDS_BY_DEFAULT;
     limit->strategy = LIMIT_MOVING_WINDOW;
     limit->cost = 1;

@@ -429,18 +429,6 @@ bool config_value_expires(const struct config_value *value, int64_t *seconds)
     return true;
 }
 
-char *config_copy(struct span text)
-{
-    char *string = malloc(text.len + 1);
-
-    if (string == NULL)
-        abort();
-    if (text.len != 0)
-        memcpy(string, text.base, text.len);
-    string[text.len] = '\0';
-    return string;
-}
-
 void *config_append(void *list, size_t *count, size_t item_size)
 {
     void **slot = list;

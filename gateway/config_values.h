@@ -66,9 +66,6 @@ bool config_value_expires(const struct config_value *value, int64_t *seconds);
 /* Whether a host, as config_value_listen gives it, can be reached from this machine only. */
 bool config_host_is_loopback(struct span host);
 
-/* A malloc'ed copy with a NUL. Out of memory aborts. */
-char *config_copy(struct span text);
-
 /* Makes room for one more item, zeroed, at the end of a list of *count items made by this function (NULL when empty),
  * and counts it. Returns the new item; *list is moved. */
 void *config_append(void *list, size_t *count, size_t item_size);

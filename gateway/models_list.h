@@ -7,6 +7,7 @@
 
 struct models_list;
 
+/* An empty list; models_list_finish frees it. */
 struct models_list *models_list_create(void);
 
 /* Adds a model of which only the name is known. */

@@ -358,12 +358,12 @@ char *yaml_reader_scalar(struct yaml_reader *reader, const yaml_node_t *node)
         return NULL;
     }
     if (strchr((const char *)node->data.scalar.value, '$') == NULL && node->data.scalar.length <= VALUE_MAX)
-        return config_copy(span_of((const char *)node->data.scalar.value));
+        return span_dup(span_of((const char *)node->data.scalar.value));
     out.base = malloc(VALUE_MAX + 1);
     if (out.base == NULL)
         abort();
     out.base[0] = '\0';
-    char *string = expand(reader, node, &out) ? config_copy((struct span){out.base, out.len}) : NULL;
+    char *string = expand(reader, node, &out) ? span_dup((struct span){out.base, out.len}) : NULL;
     OPENSSL_cleanse(out.base, out.len);
     free(out.base);
     return string;

@@ -534,6 +534,10 @@ static const struct bad bad_yaml[] = {
          "weir.yaml:2: the route \"/v1/messages\" has \"limit\" before \"api_key\" although the key \"a\" has a limit "
          "of "
          "its own, expected \"api_key\" first"),
+    YAML("keys: [{name: a, key: secret-1, max_streams: 1}]\nlimits: {ip: {limit: 1/day, by: address}}\n"
+         "routes: [{path: /v1/messages, depends: [\"limit:ip\", api_key]}]\n",
+         "weir.yaml:3: the route \"/v1/messages\" has no \"limit\" behind \"api_key\" although the key \"a\" has "
+         "\"max_streams\", expected \"api_key\" first"),
     YAML(LIMIT "routes: [{path: /v1/messages, depends: [limit, validate, api_key]}]\n",
          "weir.yaml:4: the route \"/v1/messages\" has something before \"api_key\", expected \"api_key\" first"),
     YAML(CACHE KEY "routes: [{path: /v1/messages, depends: [cache, api_key]}]\n",
