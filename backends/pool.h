@@ -8,13 +8,18 @@
 
 struct pool;
 
-/* Connections to `count` backends, whose settings must outlive the pool. NULL with a message in `error` if the TLS
- * files of one cannot be used. */
+/* Connections to `count` backends, whose settings must outlive the pool; counted, the caller has one count. NULL with a
+ * message in `error` if the TLS files of one cannot be used. */
 struct pool *pool_create(const struct backend_settings *settings, size_t count, h2o_context_t *ctx,
                          struct deadlines *deadlines, char *error, size_t error_size);
 
-/* All exchanges must be over. */
-void pool_destroy(struct pool *pool);
+/* Whoever has exchanges with its backends under way holds a count. With the last one it goes, at the next run of the
+ * deadlines, since what gives it up may be in the middle of an exchange. */
+struct pool *pool_retain(struct pool *pool);
+void pool_release(struct pool *pool);
+
+/* Has `gone` called once the pool is no more: its settings may go then. */
+void pool_on_gone(struct pool *pool, void (*gone)(void *ctx), void *ctx);
 
 /* One request's walk over the backends that may serve it. Plain data; needs no clean-up. */
 struct pool_walk {

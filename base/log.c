@@ -20,11 +20,16 @@ static const struct level_name {
     [LOG_ERROR] = {SPAN("error"), SPAN("ERROR")},
 };
 
+void log_set(enum log_level level, enum log_format format)
+{
+    atomic_store_explicit(&min_level, (int)level, memory_order_relaxed);
+    atomic_store_explicit(&line_format, (int)format, memory_order_relaxed);
+}
+
 void log_start(enum log_level level, enum log_format format, int fd)
 {
     log_stop(1000);
-    atomic_store_explicit(&min_level, (int)level, memory_order_relaxed);
-    atomic_store_explicit(&line_format, (int)format, memory_order_relaxed);
+    log_set(level, format);
     log_writer_start(fd);
 }
 

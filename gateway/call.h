@@ -14,6 +14,7 @@
 struct call;
 struct call_limits;
 struct completion;
+struct pool;
 struct stream;
 struct worker;
 
@@ -70,6 +71,7 @@ struct call {
     const struct call_transport *transport;
     struct worker *worker;
     struct site *site;              /* counted */
+    struct pool *pool;              /* counted: the worker's, when the call came */
     const struct site_route *route; /* in site */
     unsigned next_depend;
     struct identity *identity; /* counted; NULL: nobody in particular */

@@ -1,6 +1,7 @@
 #include "gateway/cli.h"
 #include "gateway/ask.h"
 #include "gateway/server.h"
+#include "gateway/supervise.h"
 #include <errno.h>
 #include <h2o.h>
 #include <jansson.h>
@@ -18,6 +19,7 @@ enum run_option {
     OPTION_BACKEND,
     OPTION_API_KEY,
     OPTION_OPEN,
+    OPTION_SUPERVISE,
     OPTION_WORKERS,
     OPTION_LOG_LEVEL,
     OPTION_LOG_FORMAT,
@@ -49,6 +51,7 @@ static const struct argp_option run_options[] = {
     {NULL, 0, NULL, 0, "How it runs:", 4},
     {"config", OPTION_CONFIG, "FILE", 0, "Configuration (default: ./weir.yaml, then /etc/weir/weir.yaml, if there)", 4},
     {"workers", OPTION_WORKERS, "N", 0, "Threads (default: the processors this process may use)", 4},
+    {"supervise", OPTION_SUPERVISE, NULL, 0, "Keep a parent process that starts the serving one again if it dies", 4},
     {"log-level", OPTION_LOG_LEVEL, "LEVEL", 0, "debug, info, warn or error", 4},
     {"log-format", OPTION_LOG_FORMAT, "FORMAT", 0, "json, or text (default: text on a terminal, else json)", 4},
     {"drain-timeout", OPTION_DRAIN_TIMEOUT, "DURATION", 0,
@@ -72,7 +75,8 @@ static const char run_doc[] =
     "`weir COMMAND --help` tells more about each.\n"
     "\n"
     "Each option has an environment variable (lists separated by commas): WEIR_CONFIG, WEIR_LISTEN, WEIR_TLS_CERT, "
-    "WEIR_TLS_KEY, WEIR_BACKEND, WEIR_API_KEY or WEIR_API_KEY_FILE (one key a line), WEIR_OPEN=true, WEIR_WORKERS, "
+    "WEIR_TLS_KEY, WEIR_BACKEND, WEIR_API_KEY or WEIR_API_KEY_FILE (one key a line), WEIR_OPEN=true, "
+    "WEIR_SUPERVISE=true, WEIR_WORKERS, "
     "WEIR_LOG_LEVEL, WEIR_LOG_FORMAT, WEIR_DRAIN_TIMEOUT. The option beats the variable, the variable beats the file, "
     "which can set all of this and more.";
 
@@ -147,6 +151,9 @@ static error_t parse_run_option(int option, char *value, struct argp_state *stat
     case OPTION_OPEN:
         options->open = true;
         return 0;
+    case OPTION_SUPERVISE:
+        options->supervise = true;
+        return 0;
     case OPTION_LIMIT:
         options->limit = value;
         return 0;
@@ -174,6 +181,23 @@ static error_t parse_run_option(int option, char *value, struct argp_state *stat
     }
 }
 
+/* In the role that the process before this one has for it, or the one that the options say. */
+static int serve(const struct config_options *options, struct handover *handover)
+{
+    char error[1024];
+    struct config *config = config_load(options, getenv, error, sizeof(error));
+    bool usable = config != NULL && config_tls_check(config, error, sizeof(error));
+    if (usable && handover->role == HANDOVER_RUN && config->supervise)
+        return supervise_run(config, handover);
+    if (usable && handover->role != HANDOVER_CHECK)
+        return server_run(config, options, handover);
+    if (config != NULL)
+        config_release(config);
+    if (usable)
+        return CLI_OK;
+    return handover->old != 0 ? supervise_old(handover, error) : cli_fail("%s", error);
+}
+
 static int cli_run(int argc, char **argv)
 {
     static const struct argp argp = {
@@ -185,16 +209,12 @@ static int cli_run(int argc, char **argv)
     struct config_options options = {.listen = lists, .backends = lists + argc, .api_keys = lists + 2 * (size_t)argc};
     cli_parse(&argp, argc, argv, &options);
 
-    char error[1024];
-    struct config *config = config_load(&options, getenv, error, sizeof(error));
+    struct handover handover;
+    handover_receive(&handover);
+    int status = serve(&options, &handover);
+    handover_dispose(&handover);
     free(lists);
-    if (config == NULL)
-        return cli_fail("%s", error);
-    if (!config_tls_check(config, error, sizeof(error))) {
-        config_release(config);
-        return cli_fail("%s", error);
-    }
-    return server_run(config);
+    return status;
 }
 
 /* "per_key (60 per 1 minute, 1000 per 1 hour; by api_key)". */

@@ -101,7 +101,7 @@ void completion_start(struct completion *completion, struct call *call)
 {
     completion->call = call;
     strbuf_init(&completion->_model, MODEL_JSON_MAX);
-    pool_walk_start(call->worker->pool, &completion->_walk, call_model(call), call->route->proxy);
+    pool_walk_start(call->pool, &completion->_walk, call_model(call), call->route->proxy);
     try_next(completion);
 }
 
@@ -130,7 +130,7 @@ static void try_next(struct completion *completion)
 {
     struct call *call = completion->call;
     struct span upstream_model;
-    struct upstream *upstream = pool_walk_next(call->worker->pool, &completion->_walk, &upstream_model);
+    struct upstream *upstream = pool_walk_next(call->pool, &completion->_walk, &upstream_model);
     if (upstream == NULL) {
         if (call->record.attempts == 0)
             refuse_unknown_model(call);

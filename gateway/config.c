@@ -298,6 +298,9 @@ static bool apply_values(struct config *config, const struct config_input *input
         case INPUT_OPEN:
             ok = config_value_bool(&value, &config->open);
             break;
+        case INPUT_SUPERVISE:
+            ok = config_value_bool(&value, &config->supervise);
+            break;
         case INPUT_WORKERS:
             ok = config_value_workers(&value, &config->workers);
             break;

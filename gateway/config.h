@@ -97,7 +97,8 @@ struct config {
     size_t backend_count;
     struct config_key *keys;
     size_t key_count;
-    bool open; /* --open: serve without keys where others can connect */
+    bool open;      /* --open: serve without keys where others can connect */
+    bool supervise; /* --supervise: a parent process starts the serving one again if it dies */
     struct config_route *routes;
     size_t route_count;
     struct config_limit *limits; /* in the order of the file */
@@ -138,7 +139,7 @@ struct config_options {
     size_t backend_count;
     const char **api_keys;
     size_t api_key_count;
-    bool open;
+    bool open, supervise;
     const char *workers, *log_level, *log_format, *drain_timeout;
     const char *limit, *cache_ttl;
 };

@@ -156,6 +156,7 @@ struct field {
     {SECTION_TOP, "balance", fields_balance, 0},
     {SECTION_TOP, "keys", fields_keys, 0},
     {SECTION_TOP, "open", fields_bool, offsetof(struct config, open)},
+    {SECTION_TOP, "supervise", fields_bool, offsetof(struct config, supervise)},
     {SECTION_TOP, "routes", fields_routes, 0},
     {SECTION_TOP, "workers", read_workers, offsetof(struct config, workers)},
     {SECTION_TOP, "log_level", read_log_level, offsetof(struct config, log_level)},

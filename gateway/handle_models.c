@@ -204,7 +204,7 @@ void handle_models(struct call *call)
     memset(query->questions, 0, count * sizeof(query->questions[0]));
     for (size_t i = 0; i < count; i++) {
         struct question *question = &query->questions[i];
-        struct upstream *upstream = pool_at(call->worker->pool, i);
+        struct upstream *upstream = pool_at(call->pool, i);
         question->query = query;
         question->settings = upstream_settings(upstream);
         strbuf_init(&question->answer, ANSWER_MAX);

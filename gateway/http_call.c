@@ -53,6 +53,7 @@ static int on_req(h2o_handler_t *handler, h2o_req_t *req)
     call->transport = &transport;
     call->worker = worker;
     call->site = site_retain(worker->site);
+    call->pool = pool_retain(worker->pool);
     call->completion = &http->completion;
     call->record.started_us = clock_us();
     metric_add(worker->telemetry.requests_in_flight, 1);
@@ -109,6 +110,7 @@ static void on_dispose(void *ptr)
         metric_add(worker->telemetry.streams_in_flight, -1);
     identity_release(call->identity);
     site_release(call->site);
+    pool_release(call->pool);
 }
 
 void http_calls_abort(struct worker *worker)

@@ -1,5 +1,5 @@
 #include "gateway/listener.h"
-#include "base/tls_files.h"
+#include "gateway/handover.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <h2o.h>
@@ -18,22 +18,19 @@ static bool fail(char *error, size_t error_size, const char *address, const char
     return false;
 }
 
-static SSL_CTX *create_tls(const struct config_listen *settings, char *error, size_t error_size)
-{
-    SSL_CTX *tls = SSL_CTX_new(TLS_server_method());
-    SSL_CTX_set_min_proto_version(tls, TLS1_2_VERSION);
-    SSL_CTX_set_options(tls, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_NO_COMPRESSION);
-    SSL_CTX_set_mode(tls, SSL_MODE_RELEASE_BUFFERS);
-    const char *key = settings->tls_key != NULL ? settings->tls_key : settings->tls_cert;
-    if (tls_files_certificate(tls, settings->tls_cert, key, error, error_size)) {
-        h2o_ssl_register_alpn_protocols(tls, h2o_alpn_protocols);
-        return tls;
-    }
-    SSL_CTX_free(tls);
-    return NULL;
-}
-
 /* ---- unix sockets ---- */
+
+/* Remembers the file, to remove no other. */
+static void note_unix_file(struct listener *listener, const char *path)
+{
+    struct stat st;
+    listener->unix_path = strdup(path);
+    if (lstat(path, &st) == 0) {
+        listener->unix_device = st.st_dev;
+        listener->unix_inode = st.st_ino;
+    }
+    snprintf(listener->display, sizeof(listener->display), "unix:%s", path);
+}
 
 static bool open_unix(struct listener *listener, const char *path, unsigned workers, char *error, size_t error_size)
 {
@@ -62,14 +59,11 @@ static bool open_unix(struct listener *listener, const char *path, unsigned work
         close(fd);
         return fail(error, error_size, listener->settings->address, strerror(err));
     }
-    listener->unix_path = strdup(path);
-    if (lstat(path, &st) == 0) {
-        listener->unix_device = st.st_dev;
-        listener->unix_inode = st.st_ino;
-    }
-    for (unsigned i = 0; i < workers; i++)
-        listener->fds[i] = i == 0 ? fd : fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    snprintf(listener->display, sizeof(listener->display), "unix:%s", path);
+    note_unix_file(listener, path);
+    listener->fds[0] = fd;
+    listener->fd_count = 1;
+    for (unsigned i = 1; i < workers; i++)
+        listener->fds[listener->fd_count++] = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     return true;
 }
 
@@ -133,9 +127,14 @@ static bool open_tcp(struct listener *listener, unsigned workers, char *error, s
     socklen_t len;
     if (!resolve(address, &sa, &len, error, error_size))
         return false;
-    for (unsigned i = 0; i < workers; i++) {
-        listener->fds[i] = bind_one(&sa, len, i == 0);
-        if (listener->fds[i] == -1 || listen(listener->fds[i], BACKLOG) == -1)
+    /* With sockets that were handed over, those for more workers join them. */
+    if (listener->fd_count != 0)
+        getsockname(listener->fds[0], (struct sockaddr *)&sa, &len);
+    while (listener->fd_count < workers) {
+        int fd = bind_one(&sa, len, listener->fd_count == 0);
+        if (fd != -1)
+            listener->fds[listener->fd_count++] = fd;
+        if (fd == -1 || listen(fd, BACKLOG) == -1)
             return fail(error, error_size, address,
                         errno == EADDRINUSE
                             ? "the port is in use; stop the other process or choose another with --listen"
@@ -148,35 +147,52 @@ static bool open_tcp(struct listener *listener, unsigned workers, char *error, s
     return true;
 }
 
-bool listener_open(struct listener *listener, const struct config_listen *settings, unsigned workers, char *error,
-                   size_t error_size)
+bool listener_open(struct listener *listener, const struct config_listen *settings, unsigned workers,
+                   struct handover *handover, char *error, size_t error_size)
 {
     *listener = (struct listener){.settings = settings};
-    for (size_t i = 0; i < CONFIG_WORKERS_MAX; i++)
-        listener->fds[i] = -1;
-    if (settings->tls_cert != NULL && (listener->tls = create_tls(settings, error, error_size)) == NULL)
-        return false;
-    bool opened = strncmp(settings->address, "unix:", 5) == 0
-                      ? open_unix(listener, settings->address + 5, workers, error, error_size)
-                      : open_tcp(listener, workers, error, error_size);
+    const char *unix_path = strncmp(settings->address, "unix:", 5) == 0 ? settings->address + 5 : NULL;
+    listener->fds = h2o_mem_alloc(CONFIG_WORKERS_MAX * sizeof(listener->fds[0]));
+    listener->fd_count = handover_take(handover, settings->address, listener->fds, CONFIG_WORKERS_MAX);
+    bool opened = true;
+    if (unix_path == NULL)
+        opened = open_tcp(listener, workers, error, error_size);
+    else if (listener->fd_count != 0)
+        note_unix_file(listener, unix_path);
+    else
+        opened = open_unix(listener, unix_path, workers, error, error_size);
     if (!opened)
         listener_close(listener);
     return opened;
 }
 
+size_t listener_share(const struct listener *listener, unsigned worker, unsigned workers, int *fds, size_t max)
+{
+    size_t count = 0;
+    for (size_t i = worker; i < listener->fd_count && count < max; i += workers)
+        fds[count++] = fcntl(listener->fds[i], F_DUPFD_CLOEXEC, 0);
+    /* A unix socket that was handed over to more workers than there were. */
+    if (count == 0 && listener->fd_count != 0)
+        fds[count++] = fcntl(listener->fds[worker % listener->fd_count], F_DUPFD_CLOEXEC, 0);
+    return count;
+}
+
+void listener_stop(struct listener *listener)
+{
+    for (size_t i = 0; i < listener->fd_count; i++)
+        close(listener->fds[i]);
+    listener->fd_count = 0;
+}
+
 void listener_close(struct listener *listener)
 {
-    for (size_t i = 0; i < CONFIG_WORKERS_MAX; i++)
-        if (listener->fds[i] != -1)
-            close(listener->fds[i]);
+    listener_stop(listener);
+    free(listener->fds);
     /* Another gateway may have taken the path over while this one was draining. */
     struct stat st;
-    if (listener->unix_path != NULL && lstat(listener->unix_path, &st) == 0 && st.st_dev == listener->unix_device &&
-        st.st_ino == listener->unix_inode)
+    if (listener->unix_path != NULL && !listener->handed_over && lstat(listener->unix_path, &st) == 0 &&
+        st.st_dev == listener->unix_device && st.st_ino == listener->unix_inode)
         unlink(listener->unix_path);
     free(listener->unix_path);
-    SSL_CTX_free(listener->tls);
     *listener = (struct listener){0};
-    for (size_t i = 0; i < CONFIG_WORKERS_MAX; i++)
-        listener->fds[i] = -1;
 }

@@ -1,7 +1,9 @@
 #include "gateway/server.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "gateway/crash.h"
 #include "gateway/limit.h"
+#include "gateway/signals.h"
 #include "gateway/worker.h"
 #include <h2o/hostinfo.h>
 #include <signal.h>
@@ -14,12 +16,13 @@
 #define RESOLVER_THREADS 16
 #define LOG_FLUSH_MS 2000
 
-static bool open_listeners(struct server *server, const struct config *config)
+static bool open_listeners(struct server *server, const struct config *config, struct handover *handover)
 {
     server->listeners = calloc(config->listen_count, sizeof(server->listeners[0]));
     for (size_t i = 0; i < config->listen_count; i++) {
         char error[512];
-        if (!listener_open(&server->listeners[i], &config->listen[i], config->workers, error, sizeof(error))) {
+        if (!listener_open(&server->listeners[i], &config->listen[i], config->workers, handover, error,
+                           sizeof(error))) {
             fprintf(stderr, "weir: %s\n", error);
             return false;
         }
@@ -57,13 +60,11 @@ static bool any_limits(const struct config *config)
     return config->limit_count != 0 || config->max_streams != 0;
 }
 
-static void create_stores(struct server *server, const struct config *config)
+void server_create_stores(struct server *server, const struct config *config)
 {
-    if (any_limits(config)) {
-        key_secret_random(&server->limit_secret);
+    if (any_limits(config) && server->limits == NULL)
         server->limits = store_create(config->limit_memory);
-    }
-    if (config->cache.on) {
+    if (config->cache.on && server->cache == NULL) {
         struct cache_memory_settings settings = {.max_bytes = config->cache.max_bytes,
                                                  .max_entry = config->cache.max_entry};
         server->cache = cache_memory_create(&settings);
@@ -138,86 +139,57 @@ static void greet(const struct server *server, const struct config *config)
     fflush(stdout);
 }
 
-static void tell_all(struct server *server, enum worker_order order)
+static void dispose(struct server *server, struct site *first)
 {
-    for (size_t i = 0; i < server->worker_count; i++)
-        worker_tell(server->workers[i], order);
+    close_listeners(server);
+    destroy_stores(server);
+    site_release(server->site);
+    site_release(first);
+    pthread_mutex_destroy(&server->reloading);
 }
 
-/* The signals that end the gateway, and SIGUSR1, by which server_run says that all workers have ended. */
-static void fill_signals(sigset_t *set)
+int server_run(struct config *config, const struct config_options *options, struct handover *handover)
 {
-    struct sigaction hangup;
-    sigemptyset(set);
-    sigaddset(set, SIGTERM);
-    sigaddset(set, SIGINT);
-    sigaddset(set, SIGUSR1);
-    /* Under nohup it is ignored and stays so: sigwait would take it all the same. */
-    if (sigaction(SIGHUP, NULL, &hangup) != 0 || hangup.sa_handler != SIG_IGN)
-        sigaddset(set, SIGHUP);
-}
-
-/* Waits for the signals that end the gateway: the first drains, a second cuts short. */
-static void *wait_for_signals(void *arg)
-{
-    struct server *server = arg;
-    sigset_t set;
-    fill_signals(&set);
-    for (;;) {
-        int signal;
-        if (sigwait(&set, &signal) != 0)
-            continue;
-        if (signal == SIGUSR1) {
-            if (atomic_load(&server->ended))
-                return NULL;
-            continue; /* somebody else's */
-        }
-        bool again = atomic_exchange(&server->draining, true);
-        if (again && signal == SIGHUP)
-            continue; /* a terminal that goes may send it twice */
-        log_text(LOG_INFO, again ? "ending at once" : "draining: no new connections, running requests may finish");
-        tell_all(server, again ? WORKER_STOP : WORKER_DRAIN);
-    }
-}
-
-int server_run(struct config *config)
-{
-    struct server server = {.started_us = clock_us()};
-    struct site *site = site_create(config);
-    pthread_t signal_thread;
-    sigset_t handled;
-    fill_signals(&handled);
-    pthread_sigmask(SIG_BLOCK, &handled, NULL);
+    char error[512];
+    struct server server = {.started_us = clock_us(), .options = *options};
+    struct site *site = site_create(config); /* the listeners refer to it until the end */
+    server.site = site_retain(site);
+    server.supervised = handover->role == HANDOVER_SERVE;
+    pthread_mutex_init(&server.reloading, NULL);
+    signals_block();
     signal(SIGPIPE, SIG_IGN);
+    crash_report_on();
     raise_descriptor_limit();
     h2o_hostinfo_max_threads = RESOLVER_THREADS;
-    create_stores(&server, config);
+    key_secret_random(&server.limit_secret);
+    server_create_stores(&server, config);
     site->limit_keys = limit_keys_create(config, &server.limit_secret);
-    /* A thread that was started cannot be taken back; if one is not ready the process ends, and only the sockets
-     * matter. */
-    if (!open_listeners(&server, config) || !start_workers(&server, site)) {
-        close_listeners(&server);
-        destroy_stores(&server);
-        site_release(site);
+    if (!site_load_tls(site, error, sizeof(error))) {
+        fprintf(stderr, "weir: %s\n", error);
+        dispose(&server, site);
         return 1;
     }
+    /* A thread that was started cannot be taken back; if one is not ready the process ends, and only the sockets
+     * matter. */
+    if (!open_listeners(&server, config, handover) || !start_workers(&server, site)) {
+        dispose(&server, site);
+        return 1;
+    }
+    handover_settle(handover);
     log_start(config->log_level, config->log_format, STDERR_FILENO);
     for (size_t i = 0; i < server.worker_count; i++)
         worker_go(server.workers[i]);
-    if (pthread_create(&signal_thread, NULL, wait_for_signals, &server) != 0)
-        abort();
+    signals_start(&server);
     greet(&server, config);
+    handover_ready(handover);
     for (size_t i = 0; i < server.worker_count; i++)
         worker_wait(server.workers[i]);
     atomic_store(&server.ended, true);
-    pthread_kill(signal_thread, SIGUSR1);
-    pthread_join(signal_thread, NULL);
+    signals_stop();
     log_text(LOG_INFO, "ended");
     log_stop(LOG_FLUSH_MS);
     for (size_t i = 0; i < server.worker_count; i++)
         worker_destroy(server.workers[i]);
-    close_listeners(&server);
-    destroy_stores(&server);
-    site_release(site);
+    dispose(&server, site);
     return 0;
 }

@@ -1,4 +1,5 @@
 #include "gateway/site.h"
+#include "gateway/listen_tls.h"
 #include <h2o/memory.h>
 #include <openssl/crypto.h>
 #include <stdlib.h>
@@ -61,6 +62,28 @@ struct site *site_create(struct config *config)
     return site;
 }
 
+bool site_load_tls(struct site *site, char *error, size_t error_size)
+{
+    const struct config *config = site->config;
+    site->tls = h2o_mem_alloc((config->listen_count + 1) * sizeof(site->tls[0]));
+    memset(site->tls, 0, (config->listen_count + 1) * sizeof(site->tls[0]));
+    for (size_t i = 0; i < config->listen_count; i++)
+        if (config->listen[i].tls_cert != NULL &&
+            (site->tls[i] = listen_tls_create(&config->listen[i], error, error_size)) == NULL)
+            return false;
+    return true;
+}
+
+SSL_CTX *site_tls(const struct site *site, const char *address, bool *known)
+{
+    *known = true;
+    for (size_t i = 0; i < site->config->listen_count; i++)
+        if (strcmp(site->config->listen[i].address, address) == 0)
+            return site->tls != NULL ? site->tls[i] : NULL;
+    *known = false;
+    return NULL;
+}
+
 struct site *site_retain(struct site *site)
 {
     atomic_fetch_add_explicit(&site->_refs, 1, memory_order_relaxed);
@@ -73,6 +96,9 @@ void site_release(struct site *site)
         return;
     for (size_t i = 0; i < site->config->key_count; i++)
         identity_release(site->identities[i]);
+    for (size_t i = 0; site->tls != NULL && i < site->config->listen_count; i++)
+        SSL_CTX_free(site->tls[i]);
+    free(site->tls);
     free(site->identities);
     free(site->limit_keys);
     free(site->routes);

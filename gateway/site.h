@@ -6,6 +6,7 @@
 #include "gateway/config.h"
 #include "gateway/identity.h"
 #include "gateway/routes.h"
+#include <openssl/ssl.h>
 
 struct site_route {
     struct route route; /* a row of the table, or a proxy route of the configuration */
@@ -21,17 +22,26 @@ struct site {
     struct site_route *routes;
     size_t route_count;
     struct identity **identities;  /* in the order of config->keys */
+    SSL_CTX **tls;                 /* in the order of config->listen; NULL: clear text */
     struct limit_keys *limit_keys; /* set once the server's secret is known; see limit.h */
 };
 
 /* Takes over the caller's reference to `config`. */
 struct site *site_create(struct config *config);
+
+/* Loads the certificates of the addresses. False with a message if one cannot be used. Once, before others see it. */
+bool site_load_tls(struct site *site, char *error, size_t error_size);
+
 struct site *site_retain(struct site *site);
 void site_release(struct site *site);
 
 /* The route for a path (without query); NULL if there is none. Exact paths go before prefixes, long prefixes before
  * short. */
 const struct site_route *site_route_find(const struct site *site, struct span path);
+
+/* The TLS context of an address, as the configuration writes it; NULL: clear text, or an address that it does not have
+ * (*known says which). */
+SSL_CTX *site_tls(const struct site *site, const char *address, bool *known);
 
 /* The identity whose key has this SHA-256, compared with all keys in constant time; NULL if none. Not counted. */
 struct identity *site_identity_find(const struct site *site, const unsigned char hash[32]);

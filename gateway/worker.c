@@ -19,6 +19,7 @@
 struct order {
     h2o_multithread_message_t super;
     enum worker_order order;
+    struct site *site; /* counted; of WORKER_SITE */
 };
 
 static void on_order(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messages);
@@ -28,15 +29,21 @@ static void on_pause_over(struct deadline *deadline);
 static void on_drain_step(struct deadline *deadline);
 static void on_due(h2o_timeout_entry_t *entry);
 
-static void init_h2o(struct worker *worker)
+/* What libh2o keeps of the configuration. */
+static void set_bounds(struct worker *worker)
 {
     const struct config *config = worker->site->config;
-    h2o_config_init(&worker->globalconf);
-    worker->globalconf.server_name = h2o_iovec_init(H2O_STRLIT("weir"));
     worker->globalconf.max_request_entity_size = config->max_body;
     worker->globalconf.http1.req_timeout = config->request_timeout_us / 1000;
-    worker->globalconf.http1.upgrade_to_http2 = 0; /* see connection.c */
     worker->globalconf.http2.idle_timeout = config->request_timeout_us / 1000;
+}
+
+static void init_h2o(struct worker *worker)
+{
+    h2o_config_init(&worker->globalconf);
+    worker->globalconf.server_name = h2o_iovec_init(H2O_STRLIT("weir"));
+    set_bounds(worker);
+    worker->globalconf.http1.upgrade_to_http2 = 0; /* see connection.c */
     h2o_hostconf_t *host = h2o_config_register_host(&worker->globalconf, h2o_iovec_init(H2O_STRLIT("default")), 65535);
     http_call_register(host);
     h2o_context_init(&worker->ctx, h2o_evloop_create(), &worker->globalconf);
@@ -62,38 +69,64 @@ struct worker *worker_create(struct server *server, unsigned index, struct site 
     return worker;
 }
 
+static void on_pool_gone(void *ctx)
+{
+    site_release(ctx);
+}
+
+/* Connections to the backends of a configuration, which stays for as long as they do. NULL with worker->error. */
+static struct pool *make_pool(struct worker *worker, struct site *site)
+{
+    const struct config *config = site->config;
+    struct pool *pool = pool_create(config->backends, config->backend_count, &worker->ctx, &worker->deadlines,
+                                    worker->error, sizeof(worker->error));
+    if (pool != NULL)
+        pool_on_gone(pool, on_pool_gone, site_retain(site));
+    return pool;
+}
+
+static void listen_on(struct worker *worker, const struct listener *listener, int fd)
+{
+    struct worker_listener *listening = &worker->listening[worker->listening_count++];
+    bool known;
+    *listening = (struct worker_listener){.worker = worker, .address = listener->settings->address};
+    listening->accept_ctx.ctx = &worker->ctx;
+    listening->accept_ctx.hosts = worker->globalconf.hosts;
+    listening->accept_ctx.ssl_ctx = site_tls(worker->site, listening->address, &known);
+    listening->sock = h2o_evloop_socket_create(worker->ctx.loop, fd, H2O_SOCKET_FLAG_DONT_READ);
+    listening->sock->data = listening;
+}
+
+/* Makes the listening sockets, which accept nothing yet. */
+static void listen_all(struct worker *worker)
+{
+    struct server *server = worker->server;
+    size_t most = 1;
+    for (size_t i = 0; i < server->listener_count; i++)
+        most += server->listeners[i].fd_count / server->worker_count + 1;
+    worker->listening = h2o_mem_alloc(most * sizeof(worker->listening[0]));
+    for (size_t i = 0; i < server->listener_count; i++) {
+        int fds[CONFIG_WORKERS_MAX];
+        size_t count = listener_share(&server->listeners[i], worker->index, (unsigned)server->worker_count, fds,
+                                      CONFIG_WORKERS_MAX);
+        for (size_t n = 0; n < count; n++)
+            listen_on(worker, &server->listeners[i], fds[n]);
+    }
+}
+
 /* Everything of libh2o's is made on the worker's own thread: its buffers come from, and go back to, lists of the thread
  * that they were made on. */
 static bool prepare(struct worker *worker)
 {
-    const struct config *config = worker->site->config;
     init_h2o(worker);
     h2o_multithread_register_receiver(worker->ctx.queue, &worker->mailbox, on_order);
     if (!connections_init(worker)) {
         snprintf(worker->error, sizeof(worker->error), "cannot make an epoll set: %s", strerror(errno));
         return false;
     }
-    worker->pool = pool_create(config->backends, config->backend_count, &worker->ctx, &worker->deadlines, worker->error,
-                               sizeof(worker->error));
+    listen_all(worker);
+    worker->pool = make_pool(worker, worker->site);
     return worker->pool != NULL;
-}
-
-static void listen_all(struct worker *worker)
-{
-    struct server *server = worker->server;
-    worker->listening = h2o_mem_alloc((server->listener_count + 1) * sizeof(worker->listening[0]));
-    for (size_t i = 0; i < server->listener_count; i++) {
-        struct worker_listener *listening = &worker->listening[i];
-        *listening = (struct worker_listener){.worker = worker};
-        listening->accept_ctx.ctx = &worker->ctx;
-        listening->accept_ctx.hosts = worker->globalconf.hosts;
-        listening->accept_ctx.ssl_ctx = server->listeners[i].tls;
-        listening->sock = h2o_evloop_socket_create(worker->ctx.loop, server->listeners[i].fds[worker->index],
-                                                   H2O_SOCKET_FLAG_DONT_READ);
-        server->listeners[i].fds[worker->index] = -1; /* the socket closes it */
-        listening->sock->data = listening;
-        h2o_socket_read_start(listening->sock, on_accept);
-    }
 }
 
 static void on_accept(h2o_socket_t *sock, const char *err)
@@ -139,7 +172,7 @@ static void accept_the_rest(struct worker_listener *listening)
 
 static void stop_listening(struct worker *worker)
 {
-    for (size_t i = 0; i < worker->server->listener_count; i++) {
+    for (size_t i = 0; i < worker->listening_count; i++) {
         if (worker->listening[i].sock == NULL)
             continue;
         accept_the_rest(&worker->listening[i]); /* closing resets the connections that nobody took */
@@ -161,6 +194,41 @@ void worker_tell(struct worker *worker, enum worker_order order)
     pthread_mutex_unlock(&worker->lock);
 }
 
+void worker_tell_site(struct worker *worker, struct site *site)
+{
+    pthread_mutex_lock(&worker->lock);
+    if (!worker->ended) {
+        struct order *message = h2o_mem_alloc(sizeof(*message));
+        *message = (struct order){.order = WORKER_SITE, .site = site_retain(site)};
+        h2o_multithread_send_message(&worker->mailbox, &message->super);
+    }
+    pthread_mutex_unlock(&worker->lock);
+}
+
+/* Takes over the reference to `site`. */
+static void change_site(struct worker *worker, struct site *site)
+{
+    struct pool *pool = make_pool(worker, site);
+    if (pool == NULL) {
+        log_text(LOG_ERROR, "reload: %s; worker %u keeps the configuration in use", worker->error, worker->index);
+        site_release(site);
+        return;
+    }
+    pool_release(worker->pool);
+    site_release(worker->site);
+    worker->pool = pool;
+    worker->site = site;
+    set_bounds(worker);
+    worker->ctx.http1.req_timeout.timeout = worker->globalconf.http1.req_timeout;
+    worker->ctx.http2.idle_timeout.timeout = worker->globalconf.http2.idle_timeout;
+    for (size_t i = 0; i < worker->listening_count; i++) {
+        bool known;
+        SSL_CTX *tls = site_tls(site, worker->listening[i].address, &known);
+        if (known)
+            worker->listening[i].accept_ctx.ssl_ctx = tls;
+    }
+}
+
 static void on_order(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messages)
 {
     struct worker *worker = H2O_STRUCT_FROM_MEMBER(struct worker, mailbox, receiver);
@@ -168,7 +236,9 @@ static void on_order(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messa
         struct order *message = H2O_STRUCT_FROM_MEMBER(struct order, super.link, messages->next);
         h2o_linklist_unlink(&message->super.link);
         uint64_t now = clock_us();
-        if (message->order == WORKER_STOP) {
+        if (message->order == WORKER_SITE) {
+            change_site(worker, message->site);
+        } else if (message->order == WORKER_STOP) {
             worker->drain_by_us = now;
         } else if (worker->drain_by_us == 0) {
             worker->drain_by_us = now + worker->site->config->drain_timeout_us;
@@ -212,7 +282,8 @@ static void on_due(h2o_timeout_entry_t *entry)
 static void serve(struct worker *worker)
 {
     h2o_loop_t *loop = worker->ctx.loop;
-    listen_all(worker);
+    for (size_t i = 0; i < worker->listening_count; i++)
+        h2o_socket_read_start(worker->listening[i].sock, on_accept);
     while (!worker->stopped) {
         int wait = deadlines_wait_ms(&worker->deadlines, clock_us(), LOOP_WAIT_MAX_MS);
         /* Deadlines run among the loop's own timeouts: it looks after what they have written at once, not after
@@ -237,7 +308,8 @@ static void dispose(struct worker *worker)
     worker->ended = true;
     pthread_mutex_unlock(&worker->lock);
     connections_dispose(worker);
-    pool_destroy(worker->pool);
+    pool_release(worker->pool);
+    deadlines_run(&worker->deadlines, clock_us()); /* pools go by it */
     h2o_multithread_unregister_receiver(queue, &worker->mailbox);
     h2o_timeout_unlink(&worker->due);
     h2o_timeout_unlink(&worker->ctx.http2._graceful_shutdown_timeout);

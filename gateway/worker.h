@@ -21,9 +21,13 @@ struct server;
 struct server {
     struct worker *workers[CONFIG_WORKERS_MAX];
     size_t worker_count;
+    struct config_options options; /* of the command line, for the next configuration */
+    struct site *site;             /* counted; the newest, under `reloading` once workers run */
+    pthread_mutex_t reloading;     /* guards site and the making of stores */
+    bool supervised;
     struct listener *listeners;
     size_t listener_count;
-    struct store *limits; /* counts of limits and leases; NULL: there are none */
+    struct store *limits; /* counts of limits and leases; NULL: there are none. A reload may make it */
     struct key_secret limit_secret;
     struct cache_memory *cache; /* NULL: off */
     atomic_bool ended;          /* all workers have */
@@ -42,7 +46,7 @@ struct worker {
     struct connections connections;
     h2o_linklist_t calls; /* of all requests in flight */
     struct site *site;    /* counted; new calls use it */
-    struct pool *pool;
+    struct pool *pool;    /* counted; likewise */
     struct telemetry telemetry;
     struct cache_keyer *keyer;
     uint64_t completion_average; /* tokens of an answer, for requests that do not say how many they want */
@@ -55,11 +59,13 @@ struct worker {
     char error[512];
     struct worker_listener {
         h2o_socket_t *sock;
+        const char *address; /* as the configuration writes it */
         h2o_accept_ctx_t accept_ctx;
         struct worker *worker;
         struct deadline pause; /* while there are no descriptors left */
         bool paused;           /* it has happened, and was logged */
     } * listening;
+    size_t listening_count;
     struct deadline drain_step;
     uint64_t draining_since_us;
     bool told_drained;    /* running streams have been told that their time is up */
@@ -68,7 +74,7 @@ struct worker {
 };
 
 /* What a worker can be told, from any thread. */
-enum worker_order { WORKER_DRAIN, WORKER_STOP };
+enum worker_order { WORKER_DRAIN, WORKER_STOP, WORKER_SITE /* by worker_tell_site */ };
 
 /* Makes a worker. Takes a reference to `site`. */
 struct worker *worker_create(struct server *server, unsigned index, struct site *site);
@@ -82,6 +88,12 @@ void worker_go(struct worker *worker);
 
 /* Sends an order; any thread. */
 void worker_tell(struct worker *worker, enum worker_order order);
+
+/* Gives it a new configuration, for the requests that come from then on; any thread. */
+void worker_tell_site(struct worker *worker, struct site *site);
+
+/* Makes the stores that the configuration needs and that are not there yet. Under `reloading` once workers run. */
+void server_create_stores(struct server *server, const struct config *config);
 
 /* Waits until its thread has let go of everything. */
 void worker_wait(struct worker *worker);

@@ -188,7 +188,7 @@ class Weir(Process):
         if tls:
             argv += ["--tls-cert", tls.cert, "--tls-key", tls.key]
             self.tls_context = tls.client()
-        if "--workers" not in args:
+        if "--workers" not in args and "workers:" not in (config or ""):
             argv += ["--workers", Options.workers or "1"]
         argv += ["--log-format", "json", *args]
         prefix = ()

@@ -42,17 +42,6 @@ def test_sigint_does_the_same(t):
     assert weir.wait() == 0
 
 
-def test_sighup_does_the_same(t):
-    _, weir = t.pair()
-    with weir.connect() as wire:
-        wire.request("POST", CHAT, {"x-fake": "events=20,pace_ms=25"}, chat())
-        head = wire.head()
-        weir.signal(signal.SIGHUP)
-        weir.signal(signal.SIGHUP)
-        assert b"".join(wire.pieces(head)).endswith(b"[DONE]\n\n")
-    assert weir.wait() == 0
-
-
 @smoke
 def test_idle_connections_do_not_hold_up_the_end(t):
     _, weir = t.pair()

@@ -47,7 +47,8 @@ static void setup(void)
 static void teardown(void)
 {
     if (pool != NULL)
-        pool_destroy(pool);
+        pool_release(pool);
+    deadlines_run(&deadlines, UINT64_MAX);
     while (count != 0)
         backend_settings_dispose(&settings[--count]);
     deadlines_dispose(&deadlines);
@@ -182,7 +183,8 @@ START_TEST(what_names_no_model_goes_to_the_default)
     open_pool();
     for (int i = 0; i < 3; i++)
         ck_assert_str_eq(walk_all(""), "a");
-    pool_destroy(pool);
+    pool_release(pool);
+    deadlines_run(&deadlines, UINT64_MAX);
     c->is_default = true;
     open_pool();
     for (int i = 0; i < 3; i++)
@@ -221,7 +223,8 @@ START_TEST(pools_may_be_large)
         ck_assert_ptr_eq(upstream_settings(pool_at(pool, i)), &settings[i]);
     ck_assert_ptr_null(pool_at(pool, count));
     ck_assert_ptr_null(pool_at(pool, SIZE_MAX));
-    pool_destroy(pool);
+    pool_release(pool);
+    deadlines_run(&deadlines, UINT64_MAX);
     backend("one-more", NULL);
     pool = pool_create(settings, count, NULL, &deadlines, error, sizeof(error));
     ck_assert_ptr_null(pool);

@@ -110,7 +110,7 @@ struct bad {
 #define LIMIT_NAME(name)                                                                                               \
     "weir.yaml:2: \"limits." name "\" has no usable name, expected 1 to 64 letters, digits, \"_\", \"-\" and \".\""
 #define TOP_FIELDS                                                                                                     \
-    "listen, trusted_proxies, max_body, cors, backends, balance, keys, open, routes, workers, log_level, log_format, " \
+    "listen, trusted_proxies, max_body, cors, backends, balance, keys, open, supervise, routes, workers, log_level, log_format, " \
     "drain_timeout, sse_ping, early_head, send_timeout, request_timeout, limits, limit_memory, count_hits, "           \
     "max_streams, cache"
 
@@ -151,7 +151,7 @@ static const struct bad bad_yaml[] = {
 
     /* of later versions */
     YAML("\nredis: redis://a\n", "weir.yaml:2: \"redis\" is not available in this version"),
-    YAML("supervise: {}\n", "weir.yaml:1: unknown key \"supervise\", expected one of " TOP_FIELDS),
+    YAML("oversee: {}\n", "weir.yaml:1: unknown key \"oversee\", expected one of " TOP_FIELDS),
     YAML("admin: {}\n", "weir.yaml:1: \"admin\" is not available in this version"),
     YAML("balance: least_requests\n",
          "weir.yaml:1: \"balance\" is \"least_requests\", which is not available in this version"),
