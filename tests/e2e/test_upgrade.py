@@ -100,8 +100,8 @@ def test_the_new_process_reads_the_new_file_and_takes_the_sockets(t):
     line = Successors(weir)
     (t.dir / "weir1.yaml").write_text(config + "keys: [{name: k, key: sk-new-0123456789}]\n")
     old = line.upgrade()
-    assert weir.stream().status == 401
     assert weir.wait() == 0 and not exists(old)
+    assert weir.stream().status == 401
     assert weir.stream(headers={"authorization": "Bearer sk-new-0123456789"}).status == 200
     line.upgrade()
     assert weir.stream(headers={"authorization": "Bearer sk-new-0123456789"}).status == 200
