@@ -24,6 +24,13 @@ struct backend_url {
     char *query;     /* without '?'; NULL if none */
 };
 
+/* Where the tokens of a streamed chat or completion come from. */
+enum backend_usage {
+    BACKEND_USAGE_DEFAULT, /* BACKEND_USAGE_ASK where token limits apply; the configuration settles it */
+    BACKEND_USAGE_READ,    /* from what clients ask for */
+    BACKEND_USAGE_ASK,     /* asked for in their place */
+};
+
 /* The demo model's manners. */
 struct demo_settings {
     uint64_t delay_us; /* before the first token; default 100 ms */
@@ -61,6 +68,7 @@ struct backend_settings {
         bool verify;           /* default true */
         int line;              /* in the file, for messages */
     } tls;
+    enum backend_usage usage;
     unsigned weight; /* default 1 */
     struct backend_timeouts timeouts;
     struct demo_settings demo;

@@ -24,6 +24,7 @@ struct demo {
     void *ctx;
     struct demo_request request;
     struct demo_reply reply;
+    bool hide_usage;
     bool is_model_request; /* not one of the paths that DIALECT_NONE stands for */
     struct strbuf part;
     int status;
@@ -57,6 +58,7 @@ struct exchange *demo_start(const struct backend_settings *settings, struct dead
                           .pace_us = manners->pace_us,
                           .callbacks = callbacks,
                           .ctx = ctx,
+                          .hide_usage = from->hide_usage,
                           .is_model_request = from->dialect != DIALECT_NONE};
     strbuf_init(&demo->part, PART_MAX);
     uint64_t wait_us = 0;
@@ -89,8 +91,10 @@ static bool tell_head(struct demo *demo)
                                                 {SPAN("cache-control"), SPAN("no-cache")}};
     static const struct header json_headers[] = {{SPAN("content-type"), SPAN("application/json")}};
     bool sse = demo->is_model_request && demo->request.stream && demo->status == 200;
-    struct stream_settings settings = {
-        .dialect = dialect_get(demo->request.dialect), .sse = sse, .json = !sse && demo->status == 200};
+    struct stream_settings settings = {.dialect = dialect_get(demo->request.dialect),
+                                       .sse = sse,
+                                       .json = !sse && demo->status == 200,
+                                       .hide_usage = demo->hide_usage};
     struct stream_producer producer = {.resume = on_resume, .cancel = on_cancel, .ctx = demo};
     struct exchange_head head = {.status = demo->status,
                                  .headers = sse ? sse_headers : json_headers,

@@ -265,7 +265,7 @@ static void read_body(struct demo_request *request, const struct demo_settings *
 {
     char *joined = h2o_mem_alloc(len + 1);
     size_t at = 0;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < EXCHANGE_BODY_PIECES; i++) {
         if (from->body[i].len != 0)
             memcpy(joined + at, from->body[i].base, from->body[i].len);
         at += from->body[i].len;
@@ -294,7 +294,7 @@ static void read_body(struct demo_request *request, const struct demo_settings *
 static void answer_unread(struct demo_request *request, const struct demo_settings *settings,
                           const struct exchange_request *from)
 {
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < EXCHANGE_BODY_PIECES; i++)
         request->prompt += count_words(from->body[i]);
     if (request->dialect == DIALECT_EMBEDDINGS) {
         refuse(request, 413, NULL, "input", "The demo model reads no more than %d bytes.", DEMO_BODY_MAX);
@@ -313,7 +313,7 @@ static void make_id(struct demo_request *request, const struct exchange_request 
 {
     uint64_t hash[2] = {0xcbf29ce484222325 ^ len, 0x9ae16a3b2f90404f};
     size_t left = DEMO_BODY_MAX;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < EXCHANGE_BODY_PIECES; i++) {
         for (size_t k = 0; k < from->body[i].len && left != 0; k++, left--) {
             hash[0] = (hash[0] ^ (uint8_t)from->body[i].base[k]) * 0x100000001b3;
             hash[1] = (hash[1] + hash[0]) * 0x9e3779b97f4a7c15;
@@ -326,7 +326,9 @@ static void make_id(struct demo_request *request, const struct exchange_request 
 void demo_request_read(struct demo_request *request, const struct demo_settings *settings,
                        const struct exchange_request *from)
 {
-    size_t len = from->body[0].len + from->body[1].len + from->body[2].len;
+    size_t len = 0;
+    for (int i = 0; i < EXCHANGE_BODY_PIECES; i++)
+        len += from->body[i].len;
     struct span model = from->model.len != 0 ? from->model : SPAN("demo");
     struct span count = SPAN("/count_tokens");
     *request = (struct demo_request){.dialect = from->dialect, .status = 200};

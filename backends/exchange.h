@@ -13,6 +13,8 @@
 #include "stream/stream.h"
 #include <h2o.h>
 
+#define EXCHANGE_BODY_PIECES 5 /* a body with two splices */
+
 struct header {
     struct span name; /* lower case */
     struct span value;
@@ -27,11 +29,12 @@ struct exchange_request {
     const struct header *headers; /* end-to-end headers to send as they are; the exchange adds Host, credentials,
                                      lengths, Accept-Encoding and the backend's own */
     size_t header_count;
-    struct span body[3];      /* sent one after the other: spliced bodies are not joined */
-    bool has_body;            /* false sends no Content-Length */
-    bool forward_credentials; /* the backend's own key, if it has one, replaces the client's */
+    struct span body[EXCHANGE_BODY_PIECES]; /* sent one after the other: spliced bodies are not joined */
+    bool has_body;                          /* false sends no Content-Length */
+    bool forward_credentials;               /* the backend's own key, if it has one, replaces the client's */
     enum dialect_id dialect;
     bool wants_stream; /* the request asked for a streamed answer: first_token and idle timeouts apply */
+    bool hide_usage;   /* the client of a streamed answer has not asked for the usage that this asks for */
     struct span model; /* for the demo model: the name to answer under */
 };
 

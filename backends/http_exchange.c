@@ -238,7 +238,10 @@ static void add_target(struct http_exchange *ex, struct strbuf *out)
 
 static uint64_t body_length(const struct exchange_request *request)
 {
-    return (uint64_t)request->body[0].len + request->body[1].len + request->body[2].len;
+    uint64_t length = 0;
+    for (size_t i = 0; i < EXCHANGE_BODY_PIECES; i++)
+        length += request->body[i].len;
+    return length;
 }
 
 /* Writes the request's head. False if a part of it is not fit to be sent: a value that could end its line early, and so
@@ -371,10 +374,10 @@ static void on_handshake(h2o_socket_t *sock, const char *err)
 
 static void send_request(struct http_exchange *ex)
 {
-    h2o_iovec_t out[4];
+    h2o_iovec_t out[1 + EXCHANGE_BODY_PIECES];
     size_t count = 0;
     out[count++] = h2o_iovec_init(ex->out.base, ex->out.len);
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < EXCHANGE_BODY_PIECES; i++)
         if (ex->request.body[i].len != 0)
             out[count++] = h2o_iovec_init(ex->request.body[i].base, ex->request.body[i].len);
     ex->connected = ex->sent = ex->writing = true;
@@ -422,6 +425,7 @@ static void begin_body(struct http_exchange *ex, const struct http_head *head)
         .dialect = dialect_get(ex->request.dialect),
         .sse = head->sse,
         .json = head->json && head->status == 200,
+        .hide_usage = ex->request.hide_usage,
     };
     struct stream_producer producer = {.resume = on_resume, .cancel = on_cancel, .ctx = ex};
     ex->stream = stream_create(&settings, &producer);

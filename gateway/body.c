@@ -12,6 +12,8 @@
 
 #define USER_FIELD FIELD("user", JSON_MISSING, .description = "who asks, for limits by user")
 #define MAX_TOKENS_FIELD FIELD("max_tokens", JSON_MISSING, .description = "the longest answer wanted")
+#define STREAM_OPTIONS_FIELD                                                                                           \
+    FIELD("stream_options", JSON_MISSING, .description = "include_usage: true asks for a last event with token counts")
 
 const struct body_descriptor body_chat = {
     .title = "ChatCompletionRequest",
@@ -19,15 +21,16 @@ const struct body_descriptor body_chat = {
                FIELD("messages", JSON_ARRAY, .required = true, .non_empty = true,
                      .description = "the conversation so far"),
                USER_FIELD, MAX_TOKENS_FIELD,
-               FIELD("max_completion_tokens", JSON_MISSING, .description = "the longest answer wanted")},
-    .field_count = 6,
+               FIELD("max_completion_tokens", JSON_MISSING, .description = "the longest answer wanted"),
+               STREAM_OPTIONS_FIELD},
+    .field_count = 7,
 };
 
 const struct body_descriptor body_completions = {
     .title = "CompletionRequest",
     .fields = {MODEL_FIELD, STREAM_FIELD, FIELD("prompt", JSON_MISSING, .description = "the text to go on with"),
-               USER_FIELD, MAX_TOKENS_FIELD},
-    .field_count = 5,
+               USER_FIELD, MAX_TOKENS_FIELD, STREAM_OPTIONS_FIELD},
+    .field_count = 6,
 };
 
 const struct body_descriptor body_embeddings = {
@@ -49,8 +52,9 @@ const struct body_descriptor body_messages = {
     .fields = {MODEL_FIELD, STREAM_FIELD,
                FIELD("messages", JSON_ARRAY, .required = true, .non_empty = true,
                      .description = "the conversation so far"),
-               MAX_TOKENS_FIELD},
-    .field_count = 4,
+               MAX_TOKENS_FIELD,
+               FIELD("metadata", JSON_MISSING, .description = "user_id: who asks, for limits by user")},
+    .field_count = 5,
 };
 
 const struct body_descriptor body_any = {

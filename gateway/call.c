@@ -66,6 +66,15 @@ bool call_may_use_model(struct call *call)
     return model.len != 0 ? identity_may_use_model(identity, model) : identity->route_count != 0;
 }
 
+const struct json_value *call_field(const struct call *call, struct span name)
+{
+    const struct body_descriptor *body = call->route->route.body;
+    for (size_t i = 0; body != NULL && call->scan == CALL_SCANNED && i < body->field_count; i++)
+        if (span_eq(body->fields[i].name, name))
+            return &call->fields[i];
+    return NULL;
+}
+
 bool call_wants_stream(const struct call *call)
 {
     return call->scan == CALL_SCANNED && call->fields[BODY_STREAM].type == JSON_BOOL && call->fields[BODY_STREAM].truth;

@@ -115,6 +115,9 @@ struct span call_model(struct call *call);
 /* Whether the caller's key may use the model that the body names. */
 bool call_may_use_model(struct call *call);
 
+/* The value of the body's member of this name, if the route's descriptor has it and the body was scanned; else NULL. */
+const struct json_value *call_field(const struct call *call, struct span name);
+
 /* Whether the body asks for a streamed answer (after a scan). */
 bool call_wants_stream(const struct call *call);
 

@@ -2,6 +2,7 @@
 #include "base/http_text.h"
 #include "base/strbuf.h"
 #include "gateway/answer_cache.h"
+#include "gateway/splice.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
 #include <stdio.h>
@@ -78,21 +79,24 @@ static void make_request(struct call *call, struct header *headers, struct excha
         headers[request->header_count++] = (struct header){SPAN("tracestate"), call->tracestate};
 }
 
-/* Puts the backend's own name for the model into the body, by splicing: the rest stays as the client wrote it. */
-static void set_body(struct completion *completion, struct span name, struct exchange_request *request)
+/* Puts the backend's own name for the model into the body, and where `ask` the question for its usage. */
+static void set_body(struct completion *completion, struct span name, bool ask, struct exchange_request *request)
 {
     struct call *call = completion->call;
+    struct splice splices[SPLICES_MAX];
+    size_t count = 0;
     request->model = name;
-    request->body[0] = call->body;
-    const struct json_value *model = &call->fields[BODY_MODEL];
-    if (model->type != JSON_STRING || span_eq(name, call_model(call)))
-        return;
-    strbuf_reset(&completion->_model);
-    strbuf_json(&completion->_model, name);
-    size_t before = (size_t)(model->raw.base - call->body.base);
-    request->body[0] = (struct span){call->body.base, before};
-    request->body[1] = strbuf_span(&completion->_model);
-    request->body[2] = span_skip(call->body, before + model->raw.len);
+    const struct json_value *model = &call->fields[BODY_MODEL], *options = call_field(call, SPAN("stream_options"));
+    if (model->type == JSON_STRING && !span_eq(name, call_model(call))) {
+        strbuf_reset(&completion->_model);
+        strbuf_json(&completion->_model, name);
+        splices[count++] = (struct splice){model->raw, strbuf_span(&completion->_model)};
+    }
+    if (ask && request->wants_stream && options != NULL && splice_usage(&call->root, options, &splices[count])) {
+        request->hide_usage = true;
+        count++;
+    }
+    splice_body(call->body, splices, count, request->body);
 }
 
 /* ---- the walk ---- */
@@ -144,7 +148,7 @@ static void try_next(struct completion *completion)
     struct header headers[call->header_count + EXTRA_HEADERS];
     struct exchange_request request;
     make_request(call, headers, &request);
-    set_body(completion, upstream_model, &request);
+    set_body(completion, upstream_model, upstream_settings(upstream)->usage == BACKEND_USAGE_ASK, &request);
     /* After NULL on_fail has been called, and with it perhaps the end of the call: nothing may be touched. */
     struct exchange *exchange = exchange_start(upstream, &request, &callbacks, completion);
     if (exchange != NULL)

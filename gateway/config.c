@@ -273,6 +273,28 @@ static bool apply_limits(struct config *config, const struct config_input *input
     return true;
 }
 
+static bool has_token_limit(const struct limit *limits, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (limits[i].unit == LIMIT_TOKENS)
+            return true;
+    return false;
+}
+
+/* Where tokens are counted, the count had better be right. */
+static bool apply_usage(struct config *config)
+{
+    bool counted = false;
+    for (size_t i = 0; i < config->limit_count; i++)
+        counted |= has_token_limit(config->limits[i].limits, config->limits[i].count);
+    for (size_t i = 0; i < config->key_count; i++)
+        counted |= has_token_limit(config->keys[i].limits, config->keys[i].limit_count);
+    for (size_t i = 0; i < config->backend_count; i++)
+        if (config->backends[i].usage == BACKEND_USAGE_DEFAULT)
+            config->backends[i].usage = counted ? BACKEND_USAGE_ASK : BACKEND_USAGE_READ;
+    return true;
+}
+
 static bool apply_cache(struct config *config, const struct config_input *ttl, struct config_report *report)
 {
     if (ttl->count != 0) {
@@ -362,7 +384,7 @@ struct config *config_load(const struct config_options *options, char *(*getenv_
               read_file(config, &inputs[INPUT_CONFIG], getenv_fn, &report) && apply_listen(config, inputs, &report) &&
               apply_backends(config, &inputs[INPUT_BACKEND], &report) &&
               apply_keys(config, &inputs[INPUT_API_KEY], &report) &&
-              apply_limits(config, &inputs[INPUT_LIMIT], &report) &&
+              apply_limits(config, &inputs[INPUT_LIMIT], &report) && apply_usage(config) &&
               apply_cache(config, &inputs[INPUT_CACHE_TTL], &report) && apply_values(config, inputs, &report) &&
               config_check(config, &report);
     config_inputs_dispose(inputs);

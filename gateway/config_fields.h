@@ -97,7 +97,7 @@ bool fields_backend_models(struct yaml_reader *reader, const yaml_node_t *node, 
 bool fields_backend_auth(struct yaml_reader *reader, const yaml_node_t *node, void *auth);
 bool fields_backend_headers(struct yaml_reader *reader, const yaml_node_t *node, void *backend);
 bool fields_backend_tls(struct yaml_reader *reader, const yaml_node_t *node, void *backend);
-bool fields_backend_usage(struct yaml_reader *reader, const yaml_node_t *node, void *unused);
+bool fields_backend_usage(struct yaml_reader *reader, const yaml_node_t *node, void *usage);
 bool fields_backend_timeouts(struct yaml_reader *reader, const yaml_node_t *node, void *timeouts);
 bool fields_balance(struct yaml_reader *reader, const yaml_node_t *node, void *unused);
 

@@ -21,11 +21,13 @@ bool fields_balance(struct yaml_reader *reader, const yaml_node_t *node, void *t
 
 bool fields_backend_usage(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
-    static const struct fields_word words[] = {{"read", false}, {"ask", true}};
+    static const struct fields_word words[] = {{"read", false}, {"ask", false}};
     size_t which;
 
-    (void)target;
-    return fields_word(reader, node, words, COUNT(words), &which);
+    if (!fields_word(reader, node, words, COUNT(words), &which))
+        return false;
+    *(enum backend_usage *)target = which == 0 ? BACKEND_USAGE_READ : BACKEND_USAGE_ASK;
+    return true;
 }
 
 bool fields_backend_auth(struct yaml_reader *reader, const yaml_node_t *node, void *target)
@@ -191,7 +193,7 @@ static const yaml_node_t *member(struct yaml_reader *reader, const yaml_node_t *
 /* A setting that could do nothing is an error, not a shrug. */
 static bool check_useful(struct yaml_reader *reader, const yaml_node_t *node, const struct backend_settings *backend)
 {
-    static const char *const not_demo[] = {"api_key", "auth", "headers", "tls", "timeouts", "usage"};
+    static const char *const not_demo[] = {"api_key", "auth", "headers", "tls", "timeouts"};
     static const char *const auth_headers[] = {
         [BACKEND_AUTH_BEARER] = "authorization",
         [BACKEND_AUTH_X_API_KEY] = "x-api-key",

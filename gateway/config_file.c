@@ -188,7 +188,7 @@ struct field {
     {SECTION_BACKEND, "auth", fields_backend_auth, offsetof(struct backend_settings, auth)},
     {SECTION_BACKEND, "headers", fields_backend_headers, 0},
     {SECTION_BACKEND, "tls", fields_backend_tls, 0},
-    {SECTION_BACKEND, "usage", fields_backend_usage, 0},
+    {SECTION_BACKEND, "usage", fields_backend_usage, offsetof(struct backend_settings, usage)},
     {SECTION_BACKEND, "timeouts", fields_backend_timeouts, offsetof(struct backend_settings, timeouts)},
     {SECTION_BACKEND, "weight", NULL, 0},
     {SECTION_BACKEND, "max_concurrent", NULL, 0},

@@ -75,28 +75,19 @@ struct limit_keys *limit_keys_create(const struct config *config, const struct k
 
 /* ---- what a request costs ---- */
 
-static const struct json_value *body_value(const struct call *call, struct span name)
-{
-    const struct body_descriptor *body = call->route->route.body;
-    for (size_t i = 0; body != NULL && call->scan == CALL_SCANNED && i < body->field_count; i++)
-        if (span_eq(body->fields[i].name, name))
-            return &call->fields[i];
-    return NULL;
-}
-
 /* The most tokens that the client lets the model answer with; false if it does not say. */
 static bool asked_for(const struct call *call, uint64_t *tokens)
 {
     static const struct span names[] = {SPAN("max_completion_tokens"), SPAN("max_output_tokens"), SPAN("max_tokens")};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        const struct json_value *value = body_value(call, names[i]);
+        const struct json_value *value = call_field(call, names[i]);
         if (value == NULL || value->type != JSON_NUMBER)
             continue;
-        if (json_u64(value, tokens))
-            return true;
-        /* What is too large to be counted is too large. */
-        if (strspn(value->raw.base, "0123456789") >= value->raw.len) {
-            *tokens = LIMIT_AMOUNT_MAX;
+        /* Some languages write whole numbers as 100.0 or 1e2. What follows a number in JSON ends it. */
+        double number = strtod(value->raw.base, NULL);
+        bool large = number >= (double)LIMIT_AMOUNT_MAX; /* what is too large to be counted is too large */
+        if (number >= 0 && (large || number == (double)(uint64_t)number)) {
+            *tokens = large ? LIMIT_AMOUNT_MAX : (uint64_t)number;
             return true;
         }
     }
@@ -121,13 +112,18 @@ static uint64_t cost_of(struct decision *decision, const struct limit *limit, co
 
 #define VALUE_MAX 256
 
-/* The body's `user`, however it is spelt; what is no string, or a long one, counts as it is written, and null as
- * nobody. */
+/* The body's `user`, or for Anthropic's API `metadata.user_id`, however it is spelt; what is no string, or a long one,
+ * counts as it is written, and null as nobody. */
 static struct span user_of(struct call *call, char buf[VALUE_MAX])
 {
+    static const struct span user_id[] = {SPAN("user_id")};
     call_model(call); /* scans */
-    const struct json_value *user = body_value(call, SPAN("user"));
-    if (user == NULL || user->type == JSON_NULL)
+    const struct json_value *user = call_field(call, SPAN("user")), *metadata = call_field(call, SPAN("metadata"));
+    struct json_value inner;
+    struct json_error error;
+    if (metadata != NULL && metadata->type == JSON_OBJECT && json_scan(metadata->raw, user_id, 1, &inner, NULL, &error))
+        user = &inner;
+    if (user == NULL || user->type == JSON_MISSING || user->type == JSON_NULL)
         return SPAN_NONE;
     long n = user->type == JSON_STRING ? json_string_decode(user->raw, buf, VALUE_MAX) : -1;
     return n >= 0 ? (struct span){buf, (size_t)n} : user->raw;
@@ -420,6 +416,13 @@ void limit_refund_hit(struct call *call)
         if (hit->ask.limit->unit != LIMIT_REQUESTS || hit->ask.cost == 0)
             continue;
         store_adjust(call->worker->server->limits, &hit->ask, &hit->ticket, -(int64_t)hit->ask.cost, clock_us());
+        struct standing *standing = &limits->standing[LIMIT_REQUESTS];
+        if (standing->limit != hit->ask.limit)
+            continue;
+        struct strategy_numbers *numbers = &standing->numbers;
+        numbers->remaining += hit->ask.cost;
+        if (numbers->remaining >= standing->limit->amount)
+            *numbers = (struct strategy_numbers){standing->limit->amount, limits->now_us, limits->now_us};
     }
 }
 

@@ -291,6 +291,20 @@ static struct span type_member(struct span data)
     return SPAN_NONE;
 }
 
+/* Whether `choices` is there and has no elements. */
+static bool has_no_choices(struct span data)
+{
+    struct span name, value;
+
+    while (next_member(&data, &name, &value)) {
+        if (span_eq(name, SPAN("choices"))) {
+            struct span rest = skip_blanks(span_skip(value, 1));
+            return span_starts(value, SPAN("[")) && span_starts(rest, SPAN("]"));
+        }
+    }
+    return false;
+}
+
 unsigned dialect_event(const struct dialect *dialect, const struct sse_event *event, struct usage *usage)
 {
     struct span head = skip_blanks(event->cut ? event->head : event->data), name = event->name;
@@ -311,7 +325,7 @@ unsigned dialect_event(const struct dialect *dialect, const struct sse_event *ev
         return flags;
     if (dialect->usage_events[0].len == 0 || listed(dialect->usage_events, TERMINALS, name))
         if (read_usage(dialect->usage, event->data, usage))
-            flags |= EVENT_USAGE;
+            flags |= EVENT_USAGE | (!event->cut && has_no_choices(head) ? EVENT_EXTRA : 0);
     return flags;
 }
 

@@ -30,6 +30,7 @@ enum {
     EVENT_TERMINAL = 1, /* the stream has properly ended with this event */
     EVENT_ERROR = 2,    /* the backend told of an error: never cached, even if a terminal event follows */
     EVENT_USAGE = 4,    /* it carried usage, which was merged into *usage */
+    EVENT_EXTRA = 8,    /* and nothing else: OpenAI's extra event of `include_usage`, whose `choices` are empty */
 };
 
 /* An error as weir tells it. Strings are NUL-terminated, not owned. */

@@ -184,7 +184,7 @@ static void block_reset(struct sse_scanner *scanner)
 static void block_end(struct sse_scanner *scanner, struct fields *fields, const char *rest, const char *end,
                       uint64_t offset, sse_event_cb cb, void *ctx)
 {
-    struct sse_event event = {.end = offset};
+    struct sse_event event = {.start = scanner->_open ? scanner->_start : offset, .end = offset};
 
     if (scanner->_carry_len != 0) {
         carry_add(scanner, rest, end);
@@ -209,6 +209,7 @@ static const char *skip_bom(struct sse_scanner *scanner, const char *p, const ch
         if (scanner->_bom != 0) {
             carry_add(scanner, bom, bom + scanner->_bom);
             scanner->_open = true;
+            scanner->_start = 0;
             scanner->_line = LINE_FIELD;
         }
         scanner->_bom = 3;
@@ -260,6 +261,7 @@ void sse_scan(struct sse_scanner *scanner, struct span bytes, sse_event_cb cb, v
             scanner->_line = *p == ':' ? LINE_COMMENT : LINE_FIELD;
             if (scanner->_line == LINE_FIELD && !blank && !scanner->_open) {
                 scanner->_open = true;
+                scanner->_start = scanner->_offset + (uint64_t)(line - bytes.base);
                 rest = line;
             }
         }

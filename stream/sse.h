@@ -21,14 +21,16 @@ struct sse_event {
     struct span head; /* if `cut`: the beginning of the data, up to 192 bytes; else empty */
     bool has_data;    /* false for blocks of comments or of id, event, retry alone */
     bool cut;         /* the event came in pieces and outgrew the window: name, head and data's end are what is left */
-    uint64_t end; /* offset, from the start of the stream, just behind the blank line; just behind its CR if that was
-                     the last byte so far (an LF that follows still belongs to it) */
+    uint64_t start;   /* offset, from the start of the stream, of the first field line; of `end` if there is none */
+    uint64_t end;     /* offset just behind the blank line; just behind its CR if that was
+                         the last byte so far (an LF that follows still belongs to it) */
 };
 
 typedef void (*sse_event_cb)(void *ctx, const struct sse_event *event);
 
 struct sse_scanner {
     uint64_t _offset; /* bytes seen */
+    uint64_t _start;  /* of the open block */
     char *_carry;     /* the open block's bytes from earlier calls; once cut: its name, its data's beginning, its end */
     uint32_t _carry_len, _carry_cap, _window;
     uint16_t _name_len, _head_len; /* of the carry, once cut */
@@ -58,5 +60,13 @@ void sse_scan(struct sse_scanner *scanner, struct span bytes, sse_event_cb cb, v
  * blank line, and as long as only complete comment lines have followed that (so behind a `: ping` with one newline
  * too). False inside any line, behind any field line, and behind a CR that may yet become CRLF. */
 bool sse_at_boundary(const struct sse_scanner *scanner);
+
+/* Whether a block is open, that is whether a field line has begun and no blank line has come since; *start receives the
+ * offset of its first byte. */
+static inline bool sse_is_open(const struct sse_scanner *scanner, uint64_t *start)
+{
+    *start = scanner->_start;
+    return scanner->_open;
+}
 
 #endif

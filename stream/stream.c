@@ -1,5 +1,6 @@
 #include "stream/stream.h"
 #include "base/clock.h"
+#include "stream/withhold.h"
 #include <assert.h>
 #include <stdlib.h>
 
@@ -24,6 +25,7 @@ struct stream {
     bool appending;
     bool paused;
     struct sse_scanner sse;
+    struct withhold *withhold; /* NULL: readers get everything */
     struct stream_facts facts;
     char *json_tail; /* the last bytes of a JSON document */
     size_t json_tail_len;
@@ -44,6 +46,10 @@ struct stream *stream_create(const struct stream_settings *settings, const struc
     stream->keeping = settings->keep_bytes != 0;
     if (settings->sse)
         sse_scanner_init(&stream->sse, 0);
+    if (settings->sse && settings->hide_usage) {
+        stream->withhold = h2o_mem_alloc(sizeof(*stream->withhold));
+        *stream->withhold = (struct withhold){._seen = 0};
+    }
     return stream;
 }
 
@@ -60,6 +66,10 @@ static void stream_unref(struct stream *stream)
     }
     if (stream->settings.sse)
         sse_scanner_dispose(&stream->sse);
+    if (stream->withhold != NULL) {
+        withhold_dispose(stream->withhold);
+        free(stream->withhold);
+    }
     free(stream->json_tail);
     free(stream->message);
     free(stream);
@@ -159,6 +169,7 @@ static void push_chunk(struct stream *stream, struct chunk *chunk, uint64_t star
 static void pack(struct stream *stream, struct span bytes)
 {
     uint64_t start = stream->facts.bytes;
+    stream->facts.bytes += bytes.len;
     while (bytes.len != 0) {
         struct chunk *tail = stream->tail;
         if (tail == NULL || tail->_buffer != NULL || tail->_bytes.len == tail->_cap) {
@@ -230,9 +241,11 @@ static void on_event(void *ctx, const struct sse_event *event)
         return;
     struct stream_facts *facts = &stream->facts;
     facts->last_event_us = clock_us();
+    unsigned flags = dialect_event(stream->settings.dialect, event, &facts->usage);
+    if ((flags & EVENT_EXTRA) != 0 && stream->withhold != NULL && withhold_event(stream->withhold, event))
+        return;
     if (facts->events++ == 0)
         facts->first_event_us = facts->last_event_us;
-    unsigned flags = dialect_event(stream->settings.dialect, event, &facts->usage);
     if ((flags & EVENT_TERMINAL) != 0)
         facts->terminal = true;
     if ((flags & EVENT_ERROR) != 0)
@@ -259,12 +272,14 @@ static bool is_direct(const struct stream *stream)
     return true;
 }
 
-/* What every append ends with: tell the readers, then tell the producer what they want. */
-static enum stream_demand appended(struct stream *stream)
+/* What every append ends with: tell the readers of what is more than `before`, then tell the producer what they want.
+ */
+static enum stream_demand appended(struct stream *stream, uint64_t before)
 {
     stream->refs++;
     stream->appending = true;
-    notify(stream);
+    if (stream->facts.bytes != before)
+        notify(stream);
     stream->appending = false;
     enum stream_demand demand = STREAM_GO_ON;
     stream->paused = false; /* whatever is answered now is what holds */
@@ -285,6 +300,14 @@ static enum stream_demand appended(struct stream *stream)
     return demand;
 }
 
+/* Keeps back what readers do not get, and adds what had to wait and is to go before the rest. Returns how much of the
+ * piece is left, at its front. */
+static size_t sort(struct stream *stream, char *bytes, size_t len)
+{
+    pack(stream, withhold_waited(stream->withhold, &stream->sse, len));
+    return withhold_sort(stream->withhold, &stream->sse, bytes, len);
+}
+
 enum stream_demand stream_append_buffer(struct stream *stream, h2o_buffer_t **input)
 {
     assert(stream->state == STREAM_OPEN && !stream->appending);
@@ -292,20 +315,24 @@ enum stream_demand stream_append_buffer(struct stream *stream, h2o_buffer_t **in
     if (len == 0)
         return STREAM_GO_ON;
     struct span bytes = {(*input)->bytes, len};
+    uint64_t before = stream->facts.bytes;
+    bool direct = is_direct(stream);
     look_at(stream, bytes);
-    if (is_direct(stream)) {
+    if (stream->withhold != NULL)
+        bytes.len = sort(stream, (*input)->bytes, len);
+    if (direct && bytes.len != 0) {
         struct chunk *chunk = chunk_create();
         chunk->_buffer = *input;
         chunk->_bytes = bytes;
         chunk->_cap = (*input)->capacity;
         h2o_buffer_init(input, chunk->_buffer->_prototype);
         push_chunk(stream, chunk, stream->facts.bytes);
+        stream->facts.bytes += bytes.len;
     } else {
         pack(stream, bytes);
         h2o_buffer_consume(input, len);
     }
-    stream->facts.bytes += len;
-    return appended(stream);
+    return appended(stream, before);
 }
 
 enum stream_demand stream_append(struct stream *stream, struct span bytes)
@@ -313,10 +340,17 @@ enum stream_demand stream_append(struct stream *stream, struct span bytes)
     assert(stream->state == STREAM_OPEN && !stream->appending);
     if (bytes.len == 0)
         return STREAM_GO_ON;
+    uint64_t before = stream->facts.bytes;
+    char *copy = NULL;
     look_at(stream, bytes);
+    if (stream->withhold != NULL) {
+        copy = h2o_mem_alloc(bytes.len);
+        memcpy(copy, bytes.base, bytes.len);
+        bytes = (struct span){copy, sort(stream, copy, bytes.len)};
+    }
     pack(stream, bytes);
-    stream->facts.bytes += bytes.len;
-    return appended(stream);
+    free(copy);
+    return appended(stream, before);
 }
 
 static void finish(struct stream *stream, enum stream_state state, enum stream_failure why, const char *message)
@@ -326,6 +360,8 @@ static void finish(struct stream *stream, enum stream_state state, enum stream_f
     stream->failure = why;
     if (message != NULL)
         stream->message = strdup(message);
+    if (stream->withhold != NULL)
+        pack(stream, withhold_end(stream->withhold));
     /* The producer's reference becomes this call's. */
     notify(stream);
     stream_unref(stream);
@@ -472,6 +508,8 @@ bool stream_at_boundary(const struct stream_subscriber *subscriber)
 
 bool stream_ends_at_boundary(const struct stream *stream)
 {
+    if (stream->withhold != NULL && withhold_waits(stream->withhold))
+        return true; /* what waits has begun behind one */
     return stream->settings.sse ? sse_at_boundary(&stream->sse) : stream->facts.bytes == 0;
 }
 

@@ -64,6 +64,8 @@ struct stream_settings {
     const struct dialect *dialect;
     bool sse;          /* the bytes are server-sent events */
     bool json;         /* the bytes are one JSON document, whose usage is wanted */
+    bool hide_usage;   /* sse: no reader gets events that carry usage and nothing else, nor are they among the facts but
+                          for the usage; an event that comes in pieces waits until it is complete, see WITHHOLD_MAX */
     size_t high_water; /* pause the producer when the slowest subscriber is this far behind; 0: 65536 */
     size_t max_bytes;  /* hard maximum of memory held for waiting bytes; beyond it the stream breaks; 0: 8 MiB */
     size_t
@@ -72,7 +74,7 @@ struct stream_settings {
 
 /* What the stream knows about itself. Read-only for all but stream.c. */
 struct stream_facts {
-    uint64_t bytes;          /* appended so far */
+    uint64_t bytes;          /* appended so far, as far as readers get them */
     uint64_t events;         /* complete events with data */
     uint64_t first_event_us; /* clock_us() when the first of them was complete; 0: none yet */
     uint64_t last_event_us;

@@ -160,9 +160,7 @@ static const struct bad bad_yaml[] = {
     YAML(BACKEND "    weight: 2\n", "weir.yaml:3: \"backends[0].weight\" is not available in this version"),
     YAML(BACKEND "    max_concurrent: 2\n",
          "weir.yaml:3: \"backends[0].max_concurrent\" is not available in this version"),
-    YAML(BACKEND "    usage: ask\n",
-         "weir.yaml:3: \"backends[0].usage\" is \"ask\", which is not available in this version"),
-    YAML(BACKEND "    usage: no\n", "weir.yaml:3: \"backends[0].usage\" is \"no\", expected read"),
+    YAML(BACKEND "    usage: no\n", "weir.yaml:3: \"backends[0].usage\" is \"no\", expected read or ask"),
 
     /* kinds of values */
     YAML("listen: 127.0.0.1:8080\n", "weir.yaml:1: \"listen\" is a single value, expected a list"),
@@ -994,6 +992,36 @@ START_TEST(limits_are_by_key_where_there_are_keys)
 END_TEST
 
 /* limit_parse's own words, after the place. */
+START_TEST(usage_is_asked_for_where_tokens_are_counted)
+{
+    static const struct {
+        const char *yaml;
+        enum backend_usage usage;
+    } cases[] = {
+        {"", BACKEND_USAGE_READ},
+        {"limits: {a: {limit: 5/minute}}\n", BACKEND_USAGE_READ},
+        {"limits: {a: {limit: 5/minute}, b: {limit: 9/hour; 5 tokens/minute}}\n", BACKEND_USAGE_ASK},
+        {"keys: [{name: a, key: 0123456789abcdef, limit: 5 tokens/day}]\n", BACKEND_USAGE_ASK},
+        {"keys: [{name: a, key: 0123456789abcdef, limit: 5/day}]\n", BACKEND_USAGE_READ},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char yaml[400];
+        snprintf(yaml, sizeof(yaml),
+                 "%sbackends: [{url: http://a}, {url: http://b, usage: read}, {url: http://c, usage: ask}]\n",
+                 cases[i].yaml);
+        struct config *config = load_yaml(yaml);
+        ck_assert_int_eq(config->backends[0].usage, cases[i].usage);
+        ck_assert_int_eq(config->backends[1].usage, BACKEND_USAGE_READ);
+        ck_assert_int_eq(config->backends[2].usage, BACKEND_USAGE_ASK);
+        config_release(config);
+    }
+    static const struct given option = {.options = {.limit = "5 tokens/minute"}};
+    struct config *config = load_ok(&option);
+    ck_assert_int_eq(config->backends[0].usage, BACKEND_USAGE_ASK);
+    config_release(config);
+}
+END_TEST
+
 START_TEST(tells_where_a_limit_does_not_parse)
 {
     static const struct bad cases[] = {
@@ -1622,6 +1650,7 @@ int main(void)
     tcase_add_test(files, limits_are_by_key_where_there_are_keys);
     tcase_add_test(files, tells_where_a_limit_does_not_parse);
     tcase_add_test(files, at_most_64_limits);
+    tcase_add_test(files, usage_is_asked_for_where_tokens_are_counted);
     tcase_add_test(files, reads_the_cache);
     tcase_add_test(files, aliases_and_tags_are_fine);
     tcase_add_test(files, options_beat_environment_beats_file);

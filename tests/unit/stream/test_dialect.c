@@ -148,7 +148,7 @@ START_TEST(chat_usage)
                   "\"total_tokens\":29,\"prompt_tokens_details\":{\"audio_tokens\":1,\"cached_tokens\":7},"
                   "\"completion_tokens_details\":{\"cached_tokens\":99}},\"service_tier\":\"default\"}\n\n",
                   4096, 0);
-    ck_assert_uint_eq(outcome.flags, EVENT_USAGE);
+    ck_assert_uint_eq(outcome.flags, EVENT_USAGE | EVENT_EXTRA);
     expect_usage(&outcome.usage, 19, 10, 7);
 
     /* Usage in every chunk: the last value stands, null changes nothing, nor do zero-length or strange ones. */
