@@ -17,6 +17,16 @@ const scripts = {
     return told;
   },
 
+  async unasked() {
+    const told = { events: 0, empty: 0, finish: null };
+    for await (const chunk of await client.chat.completions.create({ ...body, stream: true })) {
+      told.events++;
+      told.empty += chunk.choices.length === 0;
+      told.finish = chunk.choices[0].finish_reason;
+    }
+    return told;
+  },
+
   async plain() {
     const answer = await client.chat.completions.create(body);
     return { content: answer.choices[0].message.content, request_id: answer._request_id };
