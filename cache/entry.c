@@ -26,7 +26,7 @@ static void fetch_sha256(void)
     sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
 }
 
-static void make_etag(struct cache_entry *entry)
+static void make_etag(const struct cache_entry *entry, char out[CACHE_ETAG_SIZE])
 {
     static const char digits[] = "0123456789abcdef";
     unsigned char digest[EVP_MAX_MD_SIZE];
@@ -40,7 +40,6 @@ static void make_etag(struct cache_entry *entry)
     if (!done || EVP_DigestFinal_ex(ctx, digest, NULL) != 1)
         h2o_fatal("SHA-256 failed");
     EVP_MD_CTX_free(ctx);
-    char *out = entry->etag;
     *out++ = '"';
     for (int i = 0; i < ETAG_DIGITS; i++)
         *out++ = digits[digest[i / 2] >> (i % 2 == 0 ? 4 : 0) & 15];
@@ -97,9 +96,24 @@ struct cache_entry *cache_entry_create(const struct cache_entry_parts *parts)
         chunks[i] = parts->chunks[i];
         entry->allocated += chunk_allocated(chunks[i]);
     }
-    if (!entry->sse)
-        make_etag(entry);
     return entry;
+}
+
+const char *cache_entry_etag(struct cache_entry *entry)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards every _etag until its _has_etag */
+    if (entry->sse)
+        return "";
+    if (!atomic_load_explicit(&entry->_has_etag, memory_order_acquire)) {
+        char etag[CACHE_ETAG_SIZE];
+        make_etag(entry, etag);
+        pthread_mutex_lock(&lock);
+        if (!atomic_load_explicit(&entry->_has_etag, memory_order_relaxed))
+            memcpy(entry->_etag, etag, sizeof(etag));
+        atomic_store_explicit(&entry->_has_etag, true, memory_order_release);
+        pthread_mutex_unlock(&lock);
+    }
+    return entry->_etag;
 }
 
 void cache_entry_retain(struct cache_entry *entry)

@@ -10,7 +10,15 @@
 #define CACHE_ETAG_SIZE 35 /* two quotes, 32 hexadecimal digits, NUL */
 
 struct cache_entry {
+    /* What is looked at to find an entry stands in one cache line. */
     struct cache_key key;
+    struct cache_entry *_next;           /* in its bucket; then in the list of those to let go */
+    struct cache_entry *_newer, *_older; /* in the store that it is in, under that store's lock */
+    uint64_t expires_us;
+
+    atomic_uint _refs;
+    atomic_bool _has_etag;
+    char _etag[CACHE_ETAG_SIZE];
     int status;
     bool sse;
     const struct dialect *dialect;
@@ -21,13 +29,7 @@ struct cache_entry {
     size_t chunk_count;
     struct stream_facts facts; /* bytes, events and usage of the stream that it was */
     uint64_t created_us;       /* clock_us(): Age counts from here */
-    uint64_t expires_us;
-    char etag[CACHE_ETAG_SIZE]; /* strong, with its quotes (RFC 9110 §8.8.3); empty for streams */
-    size_t allocated;           /* all the memory that the entry holds */
-
-    atomic_uint _refs;
-    struct cache_entry *_newer, *_older; /* in the store that it is in, under that store's lock */
-    struct cache_entry *_next;           /* in its bucket; then in the list of those to let go */
+    size_t allocated;          /* all the memory that the entry holds */
 };
 
 /* What an entry is made of; all of it but the chunks is copied. */
@@ -52,6 +54,10 @@ struct cache_entry *cache_entry_create(const struct cache_entry_parts *parts);
 /* Counts are for any thread. */
 void cache_entry_retain(struct cache_entry *entry);
 void cache_entry_release(struct cache_entry *entry);
+
+/* Its strong ETag with its quotes (RFC 9110 §8.8.3), for as long as the entry lives; empty for streams. Made by whoever
+ * asks first: most entries are never asked for. */
+const char *cache_entry_etag(struct cache_entry *entry);
 
 /* A stream of this thread that is over already and holds the entry's body; it does not need the entry. See
  * stream_create_ended for how it is read and let go. */

@@ -4,7 +4,8 @@
 #include <h2o/memory.h>
 #include <stdlib.h>
 
-#define BLOCK_FIRST ((size_t)1024)
+#define BLOCK_FIRST ((size_t)1024) /* malloc has these at hand */
+#define CHUNKS_FIRST 4
 #define BLOCK_SIZE ((size_t)16384) /* what a replay hands out at a time is a few of these */
 #define SLICES_MAX 8
 
@@ -15,6 +16,7 @@ struct writer {
     size_t block_len, block_cap;
     struct chunk **chunks; /* the full ones */
     size_t chunk_count, chunk_cap;
+    struct chunk *first_chunks[CHUNKS_FIRST];
     size_t held; /* allocated by all of them */
     char strings[];
 };
@@ -47,7 +49,9 @@ static struct writer *create(const struct cache_writer_settings *settings)
     for (size_t i = 0; i < settings->header_count; i++)
         size += settings->headers[i].name.len + settings->headers[i].value.len;
     struct writer *writer = h2o_mem_alloc(sizeof(*writer) + size);
-    *writer = (struct writer){.subscriber = {.on_data = on_data, .passive = true}, .settings = *settings};
+    *writer = (struct writer){
+        .subscriber = {.on_data = on_data, .passive = true}, .settings = *settings, .chunk_cap = CHUNKS_FIRST};
+    writer->chunks = writer->first_chunks;
     struct cache_header *header = (struct cache_header *)writer->strings;
     char *at = writer->strings + headers;
     for (size_t i = 0; i < settings->header_count; i++)
@@ -75,19 +79,26 @@ bool cache_writer_start(const struct cache_writer_settings *settings, struct str
 
 /* ---- bytes ---- */
 
-static void seal_block(struct writer *writer)
+static void add_chunk(struct writer *writer, struct chunk *chunk)
 {
-    if (writer->block_len == 0)
-        return;
     if (writer->chunk_count == writer->chunk_cap) {
-        writer->chunk_cap = writer->chunk_cap == 0 ? 4 : writer->chunk_cap * 2;
-        writer->chunks = h2o_mem_realloc(writer->chunks, writer->chunk_cap * sizeof(struct chunk *));
+        struct chunk **old = writer->chunks == writer->first_chunks ? NULL : writer->chunks;
+        writer->chunk_cap *= 2;
+        writer->chunks = h2o_mem_realloc(old, writer->chunk_cap * sizeof(struct chunk *));
+        if (old == NULL)
+            memcpy(writer->chunks, writer->first_chunks, sizeof(writer->first_chunks));
     }
-    struct chunk *chunk = chunk_adopt(writer->block, writer->block_len, writer->block_cap);
     writer->chunks[writer->chunk_count++] = chunk;
     writer->held += chunk_allocated(chunk);
+    writer->block_len = 0;
+}
+
+/* The block is full: it becomes a chunk as it is. */
+static void seal_block(struct writer *writer)
+{
+    add_chunk(writer, chunk_adopt(writer->block, writer->block_len, writer->block_cap));
     writer->block = NULL;
-    writer->block_len = writer->block_cap = 0;
+    writer->block_cap = 0;
 }
 
 static void collect(struct writer *writer, struct span bytes)
@@ -191,7 +202,8 @@ static void finish(struct writer *writer, enum cache_outcome outcome)
         writer->settings.on_done(writer->settings.ctx, outcome);
     for (size_t i = 0; i < writer->chunk_count; i++)
         chunk_release(writer->chunks[i]);
-    free(writer->chunks);
+    if (writer->chunks != writer->first_chunks)
+        free(writer->chunks);
     free(writer->block);
     free(writer);
 }
@@ -217,11 +229,11 @@ static void on_data(struct stream_subscriber *subscriber)
         stream_ready(subscriber);
         return;
     }
-    if (writer->block_len != 0 && writer->block_len < writer->block_cap) {
-        writer->block = h2o_mem_realloc(writer->block, writer->block_len);
-        writer->block_cap = writer->block_len;
-    }
-    seal_block(writer);
+    /* Copied to where there is just enough room: cutting blocks down would leave holes all over the heap. */
+    if (writer->block_len != 0 && writer->block_len == writer->block_cap)
+        seal_block(writer);
+    else if (writer->block_len != 0)
+        add_chunk(writer, chunk_create_copy((struct span){writer->block, writer->block_len}));
     enum cache_outcome outcome = judge(writer);
     if (outcome == CACHE_STORED && !store(writer))
         outcome = CACHE_TOO_LARGE;

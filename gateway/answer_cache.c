@@ -93,7 +93,7 @@ static enum depend_result answer_hit(struct call *call, struct cache_entry *entr
     call->cache.age = cache_entry_age(entry, now_us);
     telemetry_cached(call->worker, "hit", "");
     limit_refund_hit(call);
-    struct span etag = span_of(entry->etag);
+    struct span etag = span_of(cache_entry_etag(entry));
     if (etag.len != 0 && cache_etag_matches(call_header(call, SPAN("if-none-match")), etag)) {
         call->transport->answer(call, 304, SPAN_NONE, SPAN_NONE);
         return DEPEND_ANSWERED;
@@ -196,8 +196,9 @@ void answer_cache_headers(const struct call *call, void (*add)(void *ctx, struct
     char age[24];
     snprintf(age, sizeof(age), "%llu", (unsigned long long)call->cache.age);
     add(ctx, SPAN("age"), span_of(age));
-    if (call->cache.entry->etag[0] != '\0')
-        add(ctx, SPAN("etag"), span_of(call->cache.entry->etag));
+    struct span etag = span_of(cache_entry_etag(call->cache.entry));
+    if (etag.len != 0)
+        add(ctx, SPAN("etag"), etag);
 }
 
 void answer_cache_end(struct call *call)

@@ -59,16 +59,29 @@ struct chunk *chunk_create_block(size_t cap)
     return chunk;
 }
 
+struct chunk *chunk_create_copy(struct span bytes)
+{
+    struct chunk *chunk = h2o_mem_alloc(sizeof(*chunk) + bytes.len);
+    *chunk = (struct chunk){._refs = 1, ._bytes = {(const char *)(chunk + 1), bytes.len}, ._cap = bytes.len};
+    if (bytes.len != 0)
+        memcpy(chunk + 1, bytes.base, bytes.len);
+    return chunk;
+}
+
 void chunk_release(struct chunk *chunk)
 {
     if (atomic_fetch_sub_explicit(&chunk->_refs, 1, memory_order_acq_rel) != 1)
         return;
-    if (chunk->_parent != NULL)
+    if (chunk->_parent != NULL) {
         chunk_release(chunk->_parent);
-    else if (chunk->_buffer != NULL)
+    } else if (chunk->_buffer != NULL) {
         h2o_buffer_dispose(&chunk->_buffer);
-    else
+    } else if (chunk->_bytes.base == (const char *)(chunk + 1)) {
+        free(chunk);
+        return;
+    } else {
         free((char *)chunk->_bytes.base);
+    }
     if (free_head_count < HEADS_CACHED)
         recycle_head(chunk);
     else

@@ -16,7 +16,8 @@ struct chunk {
     uint64_t _start;       /* offset of the first byte in the stream */
     struct span _bytes;    /* what is visible so far */
     size_t _cap;           /* allocated bytes, which limits count */
-    h2o_buffer_t *_buffer; /* a producer's buffer, belonging to this thread; NULL: `_bytes.base` is malloc'ed */
+    h2o_buffer_t *_buffer; /* a producer's buffer, belonging to this thread; NULL: `_bytes.base` is malloc'ed, or stands
+                              right behind this head */
     struct chunk *_parent; /* the counted chunk whose bytes these are; NULL: they are its own */
 };
 
@@ -31,6 +32,9 @@ struct chunk *chunk_create(void);
 
 /* A chunk with an own block of `cap` bytes, none of them visible yet. */
 struct chunk *chunk_create_block(size_t cap);
+
+/* A counted chunk that holds a copy of the bytes in one piece of memory with its head: for what is kept for long. */
+struct chunk *chunk_create_copy(struct span bytes);
 
 /* A counted chunk of `len` bytes at `memory`, of which malloc gave `cap`, and which it takes over. */
 struct chunk *chunk_adopt(char *memory, size_t len, size_t cap);

@@ -88,7 +88,7 @@ START_TEST(an_entry_keeps_what_it_was_given)
     ck_assert(span_eq(entry->scope_name, SPAN("bob")));
     ck_assert(span_eq(entry->model, SPAN("llama")));
     ck_assert_uint_eq(entry->facts.events, 7);
-    ck_assert_str_eq(entry->etag, "");
+    ck_assert_str_eq(cache_entry_etag(entry), "");
     ck_assert_uint_gt(entry->allocated, sizeof(*entry) + 100);
     ck_assert_uint_eq(cache_entry_age(entry, 5 * MINUTE + 2999999), 2);
     ck_assert_uint_eq(cache_entry_age(entry, MINUTE), 0);
@@ -109,12 +109,12 @@ START_TEST(a_plain_answer_has_a_strong_tag_of_its_bytes)
         struct cache_entry_parts parts = {.key = key_of(1), .status = 200, .chunks = chunks, .chunk_count = 2};
         entries[i] = cache_entry_create(&parts);
     }
-    ck_assert_str_eq(entries[0]->etag, entries[1]->etag);
-    ck_assert_str_ne(entries[0]->etag, entries[2]->etag);
-    ck_assert_uint_eq(strlen(entries[0]->etag), CACHE_ETAG_SIZE - 1);
-    ck_assert_int_eq(entries[0]->etag[0], '"');
+    ck_assert_str_eq(cache_entry_etag(entries[0]), cache_entry_etag(entries[1]));
+    ck_assert_str_ne(cache_entry_etag(entries[0]), cache_entry_etag(entries[2]));
+    ck_assert_uint_eq(strlen(cache_entry_etag(entries[0])), CACHE_ETAG_SIZE - 1);
+    ck_assert_int_eq(cache_entry_etag(entries[0])[0], '"');
     /* The first half of: printf '{"a":1}' | sha256sum */
-    ck_assert_str_eq(entries[0]->etag, "\"015abd7f5cc57a2dd94b7590f04ad808\"");
+    ck_assert_str_eq(cache_entry_etag(entries[0]), "\"015abd7f5cc57a2dd94b7590f04ad808\"");
     for (int i = 0; i < 3; i++)
         cache_entry_release(entries[i]);
 }
