@@ -138,8 +138,12 @@ static void find_all(struct hit *hit)
     for (size_t i = 0; i < hit->count; i++) {
         const struct store_ask *ask = &hit->asks[i];
         hit->entries[i] = find_or_add(&hit->shards[i]->table, &ask->key, ask, hit->now_us);
-        if (hit->entries[i] != NULL)
+        if (hit->entries[i] != NULL) {
+            /* Fetched while the next entries are found; its end, which every hit looks at, comes after them. */
+            if (ask->strategy == LIMIT_MOVING_WINDOW)
+                __builtin_prefetch(hit->entries[i]->state.log, 1);
             continue;
+        }
         if (!hit->locked_shared)
             lock_shard(hit->store, hit->store->shard_count);
         hit->locked_shared = true;
@@ -176,17 +180,9 @@ static uint64_t cost_before(const struct hit *hit, size_t i)
 /* The logs of all asks at once, rather than one after the other when they are needed. */
 static void prefetch_logs(struct hit *hit)
 {
-    struct strategy_log *logs[STORE_ASKS_MAX];
-    size_t count = 0;
-
-    for (size_t i = 0; i < hit->count; i++) {
-        if (hit->asks[i].strategy == LIMIT_MOVING_WINDOW && hit->entries[i] != NULL) {
-            logs[count] = hit->entries[i]->state.log;
-            __builtin_prefetch(logs[count++], 1);
-        }
-    }
-    for (size_t i = 0; i < count; i++)
-        strategy_log_prefetch(logs[i]);
+    for (size_t i = 0; i < hit->count; i++)
+        if (hit->asks[i].strategy == LIMIT_MOVING_WINDOW && hit->entries[i] != NULL)
+            strategy_log_prefetch(hit->entries[i]->state.log);
 }
 
 static bool test_all(struct hit *hit, struct store_answer *answers, size_t *refused)

@@ -50,6 +50,15 @@ static uint64_t sync_clock(struct strategy_state *state, uint64_t now_us)
     return t;
 }
 
+/* moving_window: notes the oldest entry, after the log's older end has changed. Those without a cost have been settled,
+ * and nobody asks for them again. */
+static void note_oldest(struct strategy_state *state)
+{
+    strategy_log_drop_settled(state->log);
+    if (state->log->count != 0)
+        state->_start_us = strategy_log_at(state->log, 0)->at_us;
+}
+
 /* Moves the state to `now_us`: what has passed is dropped. Returns the state time. */
 static uint64_t advance(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit,
                         uint64_t now_us)
@@ -62,8 +71,10 @@ static uint64_t advance(enum limit_strategy strategy, struct strategy_state *sta
             state->_count = 0;
         break;
     case LIMIT_MOVING_WINDOW:
-        if (state->_count != 0 || state->log->count != 0)
+        if (state->_count != 0 && (int64_t)(t - window - state->_start_us) >= 0) {
             state->_count -= strategy_log_expire(state->log, t, window);
+            note_oldest(state);
+        }
         break;
     case LIMIT_SLIDING_WINDOW_COUNTER:
         if (t - state->_start_us >= 2 * window) {
@@ -92,6 +103,10 @@ static uint64_t moving_fits_at(const struct strategy_state *state, const struct 
 {
     uint64_t count = state->_count, at = t;
 
+    if (count <= most)
+        return t;
+    if (count - most == 1) /* any cost is enough */
+        return state->_start_us + limit->window_us;
     if (most == 0) { /* the newest that counts, without adding up all before it */
         uint32_t i = state->log->count;
         while (count != 0 && strategy_log_at(state->log, --i)->cost == 0)
@@ -174,8 +189,11 @@ uint64_t strategy_commit(enum limit_strategy strategy, struct strategy_state *st
     if (strategy == LIMIT_MOVING_WINDOW) {
         t = log_time(limit, t);
         uint64_t count = add_capped(state->_count, cost);
+        bool first = state->_count == 0, full = state->log->count == state->log->cap;
         strategy_log_push(state->log, t, count - state->_count, limit->window_us);
         state->_count = count;
+        if (first || full)
+            note_oldest(state);
         return t;
     }
     if (state->_count == 0 && (strategy == LIMIT_FIXED_WINDOW || state->_previous == 0))
@@ -204,6 +222,7 @@ void strategy_adjust(enum limit_strategy strategy, struct strategy_state *state,
         uint64_t room = STRATEGY_COUNT_MAX - others, cost = add_signed(entry->cost, delta);
         entry->cost = cost < room ? cost : room;
         state->_count = others + entry->cost;
+        note_oldest(state);
         break;
     }
     case LIMIT_SLIDING_WINDOW_COUNTER:
@@ -243,8 +262,10 @@ bool strategy_idle(enum limit_strategy strategy, struct strategy_state *state, u
     case LIMIT_FIXED_WINDOW:
         return state->_count == 0 || t - state->_start_us >= window_us;
     case LIMIT_MOVING_WINDOW:
+        /* What is younger than the oldest may be too, so that the log need not be looked at. */
         return state->_count == 0 ||
-               (int64_t)(t - strategy_log_at(state->log, state->log->count - 1)->at_us) >= (int64_t)window_us;
+               ((int64_t)(t - state->_start_us) >= (int64_t)window_us &&
+                (int64_t)(t - strategy_log_at(state->log, state->log->count - 1)->at_us) >= (int64_t)window_us);
     case LIMIT_SLIDING_WINDOW_COUNTER:
         break;
     }

@@ -36,7 +36,8 @@
 struct strategy_state {
     uint64_t _last_us;   /* state time: the latest seen */
     uint64_t _offset_us; /* state time minus the caller's clock; changes when that is set back */
-    uint64_t _start_us;  /* state time at which the current window opened; means nothing while both counts are 0 */
+    uint64_t _start_us;  /* state time at which the current window opened; moving_window: of the oldest entry that has a
+                            cost, so that few looks need the log. Means nothing while both counts are 0 */
     uint64_t _count;     /* consumed in the current window; moving_window: in the log */
     union {
         uint64_t _previous;       /* sliding_window_counter: consumed in the window before */

@@ -34,6 +34,14 @@ uint64_t strategy_log_expire(struct strategy_log *log, uint64_t t, uint64_t wind
     return sum;
 }
 
+void strategy_log_drop_settled(struct strategy_log *log)
+{
+    while (log->count != 0 && strategy_log_at(log, 0)->cost == 0) {
+        log->_head = (log->_head + 1) & (log->cap - 1);
+        log->count--;
+    }
+}
+
 static void drop_empty(struct strategy_log *log)
 {
     uint32_t kept = 0;

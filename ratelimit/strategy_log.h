@@ -35,10 +35,9 @@ static inline struct strategy_log_entry *strategy_log_at(struct strategy_log *lo
     return &log->_entries[(log->_head + i) & (log->cap - 1)];
 }
 
-/* Has the processor fetch the two ends, which every hit looks at. */
+/* Has the processor fetch the end, which every hit looks at. */
 static inline void strategy_log_prefetch(struct strategy_log *log)
 {
-    __builtin_prefetch(strategy_log_at(log, 0), 1);
     __builtin_prefetch(strategy_log_at(log, log->count), 1);
 }
 
@@ -50,6 +49,9 @@ void strategy_log_copy(struct strategy_log *to, struct strategy_log *from);
 
 /* Takes out the entries that are `window_us` old at `t`, or older; returns their costs' sum. */
 uint64_t strategy_log_expire(struct strategy_log *log, uint64_t t, uint64_t window_us);
+
+/* Takes out the oldest entries for as long as they have no cost. */
+void strategy_log_drop_settled(struct strategy_log *log);
 
 /* Adds a cost at a time; one before the newest entry's counts as that. A full log first drops entries without cost or,
  * if there are none, joins neighbours at the later time: costs then count for longer, by up to 2 * window_us / cap, and
