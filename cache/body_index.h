@@ -4,6 +4,7 @@
 #ifndef WEIR_CACHE_BODY_INDEX_H
 #define WEIR_CACHE_BODY_INDEX_H
 
+#include "cache/blanks.h"
 #include "cache/key.h"
 
 /* The text in its own order: runs of bytes between objects, and objects. An object's members tell where their values'
@@ -52,10 +53,5 @@ void body_index_clear(struct body_index *index);
 
 /* Frees everything. */
 void body_index_dispose(struct body_index *index);
-
-static inline bool body_is_blank(char c)
-{
-    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
-}
 
 #endif

@@ -11,9 +11,11 @@ struct cache_keyer {
     EVP_MD *sha256;
     EVP_MD_CTX *digest;
     struct body_index index;
+    struct blanks blanks;
 };
 
 struct sink {
+    const struct blanks *blanks;
     EVP_MD_CTX *digest;
     size_t len;
     unsigned char bytes[SINK_SIZE];
@@ -25,6 +27,7 @@ struct cache_keyer *cache_keyer_create(void)
     *keyer = (struct cache_keyer){.sha256 = EVP_MD_fetch(NULL, "SHA256", NULL), .digest = EVP_MD_CTX_new()};
     if (keyer->sha256 == NULL || keyer->digest == NULL)
         h2o_fatal("no SHA-256");
+    blanks_init(&keyer->blanks);
     return keyer;
 }
 
@@ -98,20 +101,15 @@ static inline void sink_span(struct sink *sink, struct span span)
     sink_add(sink, span.base, span.len);
 }
 
-/* Branches would be guessed wrong at each short token, so there are none. */
 static void sink_without_blanks(struct sink *sink, const char *p, const char *end)
 {
     while (p != end) {
         if (sink->len == SINK_SIZE)
             sink_flush(sink);
-        size_t n = SINK_SIZE - sink->len, len = sink->len;
+        size_t n = SINK_SIZE - sink->len;
         if (n > (size_t)(end - p))
             n = (size_t)(end - p);
-        for (size_t i = 0; i < n; i++) {
-            sink->bytes[len] = (unsigned char)p[i];
-            len += !body_is_blank(p[i]);
-        }
-        sink->len = len;
+        sink->len += blanks_drop(sink->blanks, sink->bytes + sink->len, p, n);
         p += n;
     }
 }
@@ -247,6 +245,7 @@ enum cache_key_result cache_key_make(struct cache_keyer *keyer, const struct cac
                                      struct cache_key *key, struct cache_key_facts *facts)
 {
     struct sink sink;
+    sink.blanks = &keyer->blanks;
     sink.digest = keyer->digest;
     sink.len = 0;
     enum cache_key_result result = body_index_make(&keyer->index, question->body);
