@@ -41,7 +41,7 @@ struct redis_command {
     struct redis_link *_link; /* NULL: not on its way */
     struct redis_command *_next, *_prev;
     struct redis_flight *_flight;
-    struct deadline _deadline;
+    uint64_t _late_us;
 };
 
 struct redis_link_settings {
