@@ -16,8 +16,8 @@ struct greet {
         struct greet *greet;
     } steps[STEPS];
     size_t waiting; /* replies that have not come */
-    bool lost;
-    char why[256]; /* the first thing that is wrong */
+    bool over;      /* the owner knows, or the connection is lost */
+    char why[256];  /* the first thing that is wrong */
 };
 
 static void on_step(struct redis_pending *pending, const redisReply *reply);
@@ -39,15 +39,19 @@ static struct span text_of(const redisReply *reply)
     return text ? (struct span){reply->str, reply->len} : SPAN_NONE;
 }
 
+static bool contains(struct span text, const char *part)
+{
+    return text.len != 0 && memmem(text.base, text.len, part, strlen(part)) != NULL;
+}
+
 /* An AUTH that fails is told in words of ours: some servers repeat the command's arguments. */
 static void judge_auth(struct greet *greet, struct span error)
 {
-    if (span_starts(error, SPAN("WRONGPASS")) || memmem(error.base, error.len, "invalid password", 16) != NULL)
+    if (span_starts(error, SPAN("WRONGPASS")) || contains(error, "invalid password"))
         complain(greet, "it refuses the %s", greet->settings.url->user != NULL ? "user or password" : "password");
-    else if (memmem(error.base, error.len, "without any password", 20) != NULL ||
-             memmem(error.base, error.len, "no password is set", 18) != NULL)
+    else if (contains(error, "without any password") || contains(error, "no password is set"))
         complain(greet, "it has no password; leave it out of the URL");
-    else if (memmem(error.base, error.len, "wrong number of arguments", 25) != NULL)
+    else if (contains(error, "wrong number of arguments"))
         complain(greet, "it knows no user names (Redis before 6); leave the user out of the URL");
 }
 
@@ -86,12 +90,11 @@ static void judge_role(struct greet *greet, const redisReply *reply)
 static void judge(struct greet *greet, enum step step, const redisReply *reply)
 {
     struct span text = text_of(reply);
-    static const char cluster[] = "cluster_enabled:1";
     if (reply->type == REDIS_REPLY_ERROR)
         judge_error(greet, step, text);
     else if (step == STEP_ROLE)
         judge_role(greet, reply);
-    else if (step == STEP_CLUSTER && text.len != 0 && memmem(text.base, text.len, cluster, strlen(cluster)) != NULL)
+    else if (step == STEP_CLUSTER && contains(text, "cluster_enabled:1"))
         complain(greet, "it is a node of a Redis Cluster, which is not supported; use one master or Sentinel");
     else if ((step == STEP_AUTH || step == STEP_SELECT) && !span_eq(text, SPAN("OK")))
         complain(greet, "it does not answer as Redis does");
@@ -101,15 +104,17 @@ static void on_step(struct redis_pending *pending, const redisReply *reply)
 {
     struct greet_step *step = H2O_STRUCT_FROM_MEMBER(struct greet_step, pending, pending);
     struct greet *greet = step->greet;
-    if (reply == NULL)
-        greet->lost = true;
-    else
+    if (reply != NULL && !greet->over)
         judge(greet, (enum step)(step - greet->steps), reply);
-    if (--greet->waiting != 0)
-        return;
-    if (!greet->lost)
-        greet->settings.on_done(greet->settings.owner, greet->why[0] != '\0' ? greet->why : NULL);
-    free(greet);
+    bool last = --greet->waiting == 0, bad = greet->why[0] != '\0';
+    /* What is wrong is told at once: a server that complains may close the connection next. */
+    if (!greet->over && reply != NULL && (bad || last)) {
+        greet->over = true;
+        greet->settings.on_done(greet->settings.owner, bad ? greet->why : NULL);
+    }
+    greet->over |= reply == NULL;
+    if (last)
+        free(greet);
 }
 
 static void say(struct greet *greet, enum step step, const struct span *pieces, size_t count)

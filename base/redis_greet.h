@@ -6,8 +6,8 @@
 #include "base/redis_conn.h"
 #include "base/redis_url.h"
 
-/* `why` NULL: the server will serve; otherwise what is wrong with it, without secrets. Not called if the connection is
- * lost first. */
+/* `why` NULL: the server will serve; otherwise what is wrong with it, without secrets. Once; not if the connection
+ * is lost first. */
 typedef void (*redis_greet_cb)(void *owner, const char *why);
 
 struct redis_greet_settings {
