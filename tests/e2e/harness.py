@@ -344,6 +344,16 @@ class Scenario:
         fake = self.fake(behave)
         return fake, self.weir(fake, **options)
 
+    def redis(self, *args):
+        """A redis-server with more arguments; see redis_server.py."""
+        from redis_server import RedisServer  # pylint: disable=import-outside-toplevel,cyclic-import
+        return RedisServer(self, self._name("redis"), *args)
+
+    def redis_fake(self, server=None, mode="pass", **more):
+        """A Redis that misbehaves, in front of `server`; see redis_server.py."""
+        from redis_server import RedisFake  # pylint: disable=import-outside-toplevel,cyclic-import
+        return RedisFake(server, mode, **more)
+
     def run(self, *args, env=None, stdin=None, timeout=15.0):
         """The weir command, to its end."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")}
