@@ -73,6 +73,7 @@ struct redis_link {
     unsigned late_count;  /* since then */
     uint64_t attempt_us, up_us, watched_us, back_off_us;
     bool told, told_up, pinging;
+    bool lost; /* and it was not told yet: the next attempt decides */
     struct link_script *scripts;
     struct strbuf scratch;
     _Atomic uint64_t commands, connects, failures[REDIS_FAILURES];
@@ -145,6 +146,7 @@ static void tell(struct redis_link *link, bool up, const char *why)
     bool news = !link->told || link->told_up != up;
     link->told = true;
     link->told_up = up;
+    link->lost = false;
     if (news && link->settings.on_state != NULL)
         link->settings.on_state(link->settings.ctx, up, why);
 }
@@ -173,6 +175,7 @@ static void lose(struct redis_link *link, const char *why)
 {
     struct redis_conn *conn = link->conn;
     char text[384];
+    bool steady = link->up_us != 0 && clock_us() - link->up_us >= STEADY_US;
     if (link->sentinel != NULL && link->host[0] != '\0' && link->state != LINK_ASKING)
         snprintf(text, sizeof(text), "%.100s:%u: %s", link->host, (unsigned)link->port, why);
     else
@@ -186,7 +189,11 @@ static void lose(struct redis_link *link, const char *why)
     deadline_disarm(link->deadlines, &link->late);
     while (link->first != NULL)
         fail_command(link, link->first, REDIS_LOST);
-    tell(link, false, text);
+    /* One that is cut and made anew at once is no news, unless that happens again and again. */
+    if (steady && !link->lost && link->told_up)
+        link->lost = true;
+    else
+        tell(link, false, text);
 }
 
 static void come_up(struct redis_link *link)
@@ -194,6 +201,7 @@ static void come_up(struct redis_link *link)
     link->state = LINK_UP;
     link->late_count = 0;
     link->in_time_us = clock_us();
+    link->lost = false;
     tell(link, true, NULL);
 }
 

@@ -53,7 +53,8 @@ struct redis_link_settings {
     size_t max_bytes;    /* waiting to be written; 0: 16 MiB */
     const char *name;    /* for CLIENT SETNAME */
     /* The link came up, or went down (`why` says so in words, without secrets). Once for each change; the first call
-     * is that it came up or that the first attempt failed. May be NULL. */
+     * is that it came up or that the first attempt failed. A steady connection that is lost and made anew by the next
+     * attempt is no change. May be NULL. */
     void (*on_state)(void *ctx, bool up, const char *why);
     void *ctx;
 };

@@ -26,6 +26,7 @@ enum run_option {
     OPTION_DRAIN_TIMEOUT,
     OPTION_LIMIT,
     OPTION_CACHE_TTL,
+    OPTION_REDIS,
 };
 
 /* argp sorts options inside a group, and a headline starts a paragraph of the help. */
@@ -49,6 +50,11 @@ static const struct argp_option run_options[] = {
      "where there are no keys)",
      3},
     {NULL, 0, NULL, 0, "How it runs:", 4},
+    {"redis", OPTION_REDIS, "URL", 0,
+     "Redis that several gateways share their counts and answers in: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], "
+     "redis+sentinel://HOST[:PORT],HOST[:PORT]/MASTER[/DB] or unix:///PATH (default: none; with a password prefer "
+     "WEIR_REDIS_FILE)",
+     4},
     {"config", OPTION_CONFIG, "FILE", 0, "Configuration (default: ./weir.yaml, then /etc/weir/weir.yaml, if there)", 4},
     {"workers", OPTION_WORKERS, "N", 0, "Threads (default: the processors this process may use)", 4},
     {"supervise", OPTION_SUPERVISE, NULL, 0, "Keep a parent process that starts the serving one again if it dies", 4},
@@ -76,8 +82,8 @@ static const char run_doc[] =
     "\n"
     "Each option has an environment variable (lists separated by commas): WEIR_CONFIG, WEIR_LISTEN, WEIR_TLS_CERT, "
     "WEIR_TLS_KEY, WEIR_BACKEND, WEIR_API_KEY or WEIR_API_KEY_FILE (one key a line), WEIR_OPEN=true, "
-    "WEIR_SUPERVISE=true, WEIR_WORKERS, "
-    "WEIR_LOG_LEVEL, WEIR_LOG_FORMAT, WEIR_DRAIN_TIMEOUT. The option beats the variable, the variable beats the file, "
+    "WEIR_SUPERVISE=true, WEIR_LIMIT, WEIR_CACHE_TTL, WEIR_REDIS or WEIR_REDIS_FILE, WEIR_WORKERS, WEIR_LOG_LEVEL, "
+    "WEIR_LOG_FORMAT, WEIR_DRAIN_TIMEOUT. The option beats the variable, the variable beats the file, "
     "which can set all of this and more.";
 
 /* Reached by `weir version` and every command's --version. */
@@ -159,6 +165,9 @@ static error_t parse_run_option(int option, char *value, struct argp_state *stat
         return 0;
     case OPTION_CACHE_TTL:
         options->cache_ttl = value;
+        return 0;
+    case OPTION_REDIS:
+        options->redis = value;
         return 0;
     case OPTION_WORKERS:
         options->workers = value;
@@ -266,6 +275,10 @@ static void print_summary(const struct config *config)
         printf("for %.15g s, at most %zu KiB", (double)config->cache.ttl_us / 1e6, config->cache.max_bytes >> 10);
     else
         printf("off");
+    char redis[512] = "none";
+    if (config->redis.on)
+        redis_url_print(&config->redis.url, redis, sizeof(redis));
+    printf("\n  redis      %s", redis);
     printf("\n  routes     built-in");
     for (size_t i = 0; i != config->route_count; ++i)
         printf("%s%s", i != 0 ? ", " : "; in the file: ", config->routes[i].path);

@@ -34,6 +34,7 @@ static struct config *create(void)
     config->limit_memory = STORE_BYTES_DEFAULT;
     config->count_hits = true;
     config->cache.max_bytes = (size_t)256 << 20;
+    config->redis.timeout_us = 50000;
     return config;
 }
 
@@ -113,6 +114,8 @@ static void destroy(struct config *config)
     clear_keys(config);
     clear_limits(config);
     clear_routes(config);
+    redis_url_dispose(&config->redis.url);
+    free(config->redis.prefix);
     free(config->trusted_proxies);
     free_list(config->cors.origins, config->cors.count);
     free(config->file);
@@ -309,6 +312,23 @@ static bool apply_cache(struct config *config, const struct config_input *ttl, s
     return true;
 }
 
+static bool apply_redis(struct config *config, const struct config_input *input, struct config_report *report)
+{
+    if (config->redis.prefix == NULL)
+        config->redis.prefix = span_dup(SPAN("weir:"));
+    if (input->count == 0 && config->redis.line != 0 && !config->redis.on)
+        return config_fail(report,
+                           "%s:%d: \"redis\" has no \"url\", expected such as redis://127.0.0.1:6379/0 (or --redis, "
+                           "WEIR_REDIS)",
+                           config->file, config->redis.line);
+    if (input->count == 0)
+        return true;
+    struct config_value value = value_of(input, 0, report);
+    if (input->count != 1)
+        return config_fail(report, "%s holds %zu addresses, expected one", input->source, input->count);
+    return config->redis.on = config_value_redis(&value, &config->redis.url);
+}
+
 static bool apply_values(struct config *config, const struct config_input *inputs, struct config_report *report)
 {
     for (size_t id = 0; id < INPUT_COUNT; id++) {
@@ -385,7 +405,8 @@ struct config *config_load(const struct config_options *options, char *(*getenv_
               apply_backends(config, &inputs[INPUT_BACKEND], &report) &&
               apply_keys(config, &inputs[INPUT_API_KEY], &report) &&
               apply_limits(config, &inputs[INPUT_LIMIT], &report) && apply_usage(config) &&
-              apply_cache(config, &inputs[INPUT_CACHE_TTL], &report) && apply_values(config, inputs, &report) &&
+              apply_cache(config, &inputs[INPUT_CACHE_TTL], &report) &&
+              apply_redis(config, &inputs[INPUT_REDIS], &report) && apply_values(config, inputs, &report) &&
               config_check(config, &report);
     config_inputs_dispose(inputs);
     if (ok)

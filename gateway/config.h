@@ -5,6 +5,7 @@
 
 #include "backends/backend.h"
 #include "base/log.h"
+#include "base/redis_url.h"
 #include "ratelimit/limit.h"
 #include <netinet/in.h>
 #include <stdatomic.h>
@@ -115,6 +116,13 @@ struct config {
         bool deterministic; /* for: only where temperature is 0 or there is a seed */
         bool opt_in;        /* mode: only what asks for it */
     } cache;
+    struct {
+        bool on;
+        struct redis_url url;
+        char *prefix;        /* of every key; default "weir:" */
+        uint64_t timeout_us; /* of every command; default 50 ms */
+        int line;            /* in the file, for messages; 0: not there */
+    } redis;
     unsigned workers; /* 1..CONFIG_WORKERS_MAX; default: processors_usable() */
     enum log_level log_level;
     enum log_format log_format;  /* default: text where stderr is a terminal, else JSON */
@@ -141,7 +149,7 @@ struct config_options {
     size_t api_key_count;
     bool open, supervise;
     const char *workers, *log_level, *log_format, *drain_timeout;
-    const char *limit, *cache_ttl;
+    const char *limit, *cache_ttl, *redis;
 };
 
 /* Makes the configuration: options beat environment beats file beats defaults; a list replaces the list that it beats.

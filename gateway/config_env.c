@@ -27,12 +27,11 @@ static const struct variable {
     [INPUT_DRAIN_TIMEOUT] = {"WEIR_DRAIN_TIMEOUT", "--drain-timeout", false, NULL},
     [INPUT_LIMIT] = {"WEIR_LIMIT", "--limit", false, NULL}, /* commas in it are its own */
     [INPUT_CACHE_TTL] = {"WEIR_CACHE_TTL", "--cache-ttl", false, NULL},
+    [INPUT_REDIS] = {"WEIR_REDIS", "--redis", false, "WEIR_REDIS_FILE"},
 };
 
 /* Of the commands beside `weir run`. */
 static const char *const others[] = {"WEIR_URL"};
-
-static const char *const later[] = {"WEIR_REDIS", "WEIR_REDIS_FILE"};
 
 static void add(struct config_input *input, struct span value, const char *source)
 {
@@ -84,7 +83,7 @@ static bool add_file(struct config_input *input, const char *path, const char *s
     if (binary)
         return config_fail(report, "%s: %s holds a NUL character, expected text", source, path);
     if (input->count == 0)
-        return config_fail(report, "%s: no key in %s, expected one a line", source, path);
+        return config_fail(report, "%s: nothing in %s, expected one value a line", source, path);
     return true;
 }
 
@@ -136,6 +135,7 @@ bool config_inputs_read(struct config_input inputs[INPUT_COUNT], const struct co
         {INPUT_DRAIN_TIMEOUT, (const char *const *)&options->drain_timeout, options->drain_timeout != NULL},
         {INPUT_LIMIT, (const char *const *)&options->limit, options->limit != NULL},
         {INPUT_CACHE_TTL, (const char *const *)&options->cache_ttl, options->cache_ttl != NULL},
+        {INPUT_REDIS, (const char *const *)&options->redis, options->redis != NULL},
     };
 
     for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++) {
@@ -206,10 +206,6 @@ bool config_environment_check(char *const *environment, char *error, size_t erro
             ours = span_eq(name, span_of(known[i]));
         if (ours)
             continue;
-        for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++) {
-            if (span_eq(name, span_of(later[i])))
-                return config_fail(&report, "%s is not available in this version", later[i]);
-        }
         const char *nearest = nearest_name(name, known, count);
         int len = (int)(name.len < 64 ? name.len : 64);
         if (nearest != NULL)

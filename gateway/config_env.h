@@ -20,6 +20,7 @@ enum input_id {
     INPUT_DRAIN_TIMEOUT,
     INPUT_LIMIT,
     INPUT_CACHE_TTL,
+    INPUT_REDIS,
     INPUT_COUNT,
 };
 

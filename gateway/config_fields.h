@@ -19,6 +19,7 @@ enum section {
     SECTION_LIMIT,    /* struct config_limit */
     SECTION_EXEMPT,   /* struct config_limit */
     SECTION_CACHE,    /* struct config */
+    SECTION_REDIS,    /* struct config */
 };
 
 /* A key and the two ways to give it. */
@@ -134,5 +135,10 @@ bool fields_cache_max_entry(struct yaml_reader *reader, const yaml_node_t *node,
 bool fields_cache_scope(struct yaml_reader *reader, const yaml_node_t *node, void *shared);
 bool fields_cache_for(struct yaml_reader *reader, const yaml_node_t *node, void *deterministic);
 bool fields_cache_mode(struct yaml_reader *reader, const yaml_node_t *node, void *opt_in);
+
+bool fields_redis(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+bool fields_redis_url(struct yaml_reader *reader, const yaml_node_t *node, void *url);
+bool fields_redis_prefix(struct yaml_reader *reader, const yaml_node_t *node, void *prefix);
+bool fields_redis_timeout(struct yaml_reader *reader, const yaml_node_t *node, void *us);
 
 #endif

@@ -171,7 +171,7 @@ struct field {
     {SECTION_TOP, "count_hits", fields_bool, offsetof(struct config, count_hits)},
     {SECTION_TOP, "max_streams", fields_max_streams, offsetof(struct config, max_streams)},
     {SECTION_TOP, "cache", fields_cache, 0},
-    {SECTION_TOP, "redis", NULL, 0},
+    {SECTION_TOP, "redis", fields_redis, 0},
     {SECTION_TOP, "admin", NULL, 0},
 
     {SECTION_LISTEN, "address", fields_listen_address, offsetof(struct config_listen, address)},
@@ -231,6 +231,10 @@ struct field {
     {SECTION_CACHE, "scope", fields_cache_scope, offsetof(struct config, cache.shared)},
     {SECTION_CACHE, "for", fields_cache_for, offsetof(struct config, cache.deterministic)},
     {SECTION_CACHE, "mode", fields_cache_mode, offsetof(struct config, cache.opt_in)},
+
+    {SECTION_REDIS, "url", fields_redis_url, offsetof(struct config, redis.url)},
+    {SECTION_REDIS, "prefix", fields_redis_prefix, offsetof(struct config, redis.prefix)},
+    {SECTION_REDIS, "timeout", fields_redis_timeout, offsetof(struct config, redis.timeout_us)},
 };
 
 static bool unknown_key(struct yaml_reader *reader, const yaml_node_t *node, const char *key, enum section section)

@@ -50,6 +50,10 @@ bool config_value_network(const struct config_value *value, struct config_networ
 /* A backend's url, into settings->url (and settings->demo). */
 bool config_value_url(const struct config_value *value, struct backend_settings *settings);
 
+/* The address of a Redis into *url, which is disposed of first. Never quoted: passwords stand in it. In
+ * config_fields_redis.c. */
+bool config_value_redis(const struct config_value *value, struct redis_url *url);
+
 /* A name for logs and metrics: 1 to 64 printable ASCII characters without blanks and quotes. */
 bool config_value_name(const struct config_value *value);
 

@@ -40,8 +40,11 @@ void handle_readyz(struct call *call)
     const struct config *config = call->site->config;
     struct strbuf body;
     strbuf_init(&body, TEXT_MAX);
-    strbuf_puts(&body,
-                draining ? "{\"status\": \"draining\", \"backends\": [" : "{\"status\": \"ok\", \"backends\": [");
+    bool redis = !config->redis.on || redis_state_up(&call->worker->server->redis);
+    strbuf_printf(&body, "{\"status\": \"%s\"", draining ? "draining" : redis ? "ok" : "degraded");
+    if (config->redis.on)
+        strbuf_printf(&body, ", \"redis\": \"%s\"", redis ? "up" : "down");
+    strbuf_puts(&body, ", \"backends\": [");
     for (size_t i = 0; i < config->backend_count; i++) {
         strbuf_puts(&body, i != 0 ? ", {\"name\": " : "{\"name\": ");
         strbuf_json(&body, span_of(config->backends[i].name));

@@ -69,6 +69,8 @@ void server_create_stores(struct server *server, const struct config *config)
                                                  .max_entry = config->cache.max_entry};
         server->cache = cache_memory_create(&settings);
     }
+    if (config->redis.on)
+        redis_state_init(&server->redis, &config->redis.url, config->workers);
 }
 
 static void destroy_stores(struct server *server)
@@ -77,6 +79,7 @@ static void destroy_stores(struct server *server)
         store_destroy(server->limits);
     if (server->cache != NULL)
         cache_memory_destroy(server->cache);
+    redis_state_dispose(&server->redis);
 }
 
 /* Each client and each backend connection wants a descriptor. */

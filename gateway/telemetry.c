@@ -311,6 +311,8 @@ void telemetry_write(struct worker *const *workers, size_t worker_count, struct 
         shards[i] = workers[i]->telemetry.shard;
     metrics_write(shards, worker_count, out);
     write_stores(workers[0]->server, out);
+    if (workers[0]->site->config->redis.on)
+        redis_state_write(&workers[0]->server->redis, workers, worker_count, out);
     strbuf_printf(out,
                   "# HELP weir_log_lines_dropped_total Log lines dropped because their reader was too slow.\n"
                   "# TYPE weir_log_lines_dropped_total counter\nweir_log_lines_dropped_total %llu\n",

@@ -65,6 +65,7 @@ struct worker *worker_create(struct server *server, unsigned index, struct site 
     deadlines_init(&worker->deadlines);
     telemetry_init(&worker->telemetry);
     worker->keyer = cache_keyer_create();
+    redis_worker_init(&worker->redis_worker);
     worker->completion_average = 256;
     return worker;
 }
@@ -123,6 +124,12 @@ static bool prepare(struct worker *worker)
     if (!connections_init(worker)) {
         snprintf(worker->error, sizeof(worker->error), "cannot make an epoll set: %s", strerror(errno));
         return false;
+    }
+    const struct config *config = worker->site->config;
+    if (config->redis.on) {
+        redis_worker_start(&worker->redis_worker, &worker->server->redis, &config->redis.url, config->redis.timeout_us,
+                           &worker->ctx, &worker->deadlines);
+        worker->redis = worker->redis_worker.link;
     }
     listen_all(worker);
     worker->pool = make_pool(worker, worker->site);
@@ -308,6 +315,8 @@ static void dispose(struct worker *worker)
     worker->ended = true;
     pthread_mutex_unlock(&worker->lock);
     connections_dispose(worker);
+    redis_worker_stop(&worker->redis_worker);
+    worker->redis = NULL;
     pool_release(worker->pool);
     deadlines_run(&worker->deadlines, clock_us()); /* pools go by it */
     h2o_multithread_unregister_receiver(queue, &worker->mailbox);
@@ -372,6 +381,7 @@ void worker_destroy(struct worker *worker)
 {
     telemetry_dispose(&worker->telemetry);
     cache_keyer_destroy(worker->keyer);
+    redis_worker_dispose(&worker->redis_worker);
     deadlines_dispose(&worker->deadlines);
     site_release(worker->site);
     pthread_mutex_destroy(&worker->lock);

@@ -8,6 +8,7 @@
 #include "cache/memory.h"
 #include "gateway/connection.h"
 #include "gateway/listener.h"
+#include "gateway/redis_state.h"
 #include "gateway/site.h"
 #include "gateway/telemetry.h"
 #include "ratelimit/store.h"
@@ -30,6 +31,7 @@ struct server {
     struct store *limits; /* counts of limits and leases; NULL: there are none. A reload may make it */
     struct key_secret limit_secret;
     struct cache_memory *cache; /* NULL: off */
+    struct redis_state redis;   /* only with a Redis in the configuration */
     atomic_bool ended;          /* all workers have */
     atomic_bool draining;       /* no longer ready: set once */
     uint64_t started_us;
@@ -49,6 +51,8 @@ struct worker {
     struct pool *pool;    /* counted; likewise */
     struct telemetry telemetry;
     struct cache_keyer *keyer;
+    struct redis_link *redis; /* NULL: there is none */
+    struct redis_worker redis_worker;
     uint64_t completion_average; /* tokens of an answer, for requests that do not say how many they want */
     h2o_multithread_receiver_t mailbox;
     pthread_mutex_t lock; /* guards `ended`: orders may come while the thread ends */

@@ -320,6 +320,7 @@ class Scenario:
         self.name = name
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="weir-e2e-"))
         self.processes = []
+        self.redises = 0
         self._authority = None
 
     def skip(self, why):
@@ -347,7 +348,8 @@ class Scenario:
     def redis(self, *args):
         """A redis-server with more arguments; see redis_server.py."""
         from redis_server import RedisServer  # pylint: disable=import-outside-toplevel,cyclic-import
-        return RedisServer(self, self._name("redis"), *args)
+        self.redises += 1
+        return RedisServer(self, f"redis{self.redises}", *args)
 
     def redis_fake(self, server=None, mode="pass", **more):
         """A Redis that misbehaves, in front of `server`; see redis_server.py."""

@@ -239,10 +239,21 @@ START_TEST(a_loss_fails_what_waits_and_is_mended)
     ck_assert(!redis_link_up(up_link));
     ck_assert(!send_words(&next, "PING", &failure));
     ck_assert_int_eq(failure, REDIS_DOWN);
-    ck_assert_uint_eq(downs, 1);
+    ck_assert_uint_eq(downs, 1); /* it had not stood for long */
     must_come_up();
     ask_words(&next, "PING");
     ck_assert_uint_eq(ups, 2);
+    redis_loop_run(&loop, NULL, 1100);
+    redis_server_tell(&server, "CLIENT KILL TYPE normal SKIPME yes");
+    for (int i = 0; i < 2000 && redis_link_up(up_link); i++)
+        redis_loop_run(&loop, NULL, 10);
+    for (int i = 0; i < 2000 && !redis_link_up(up_link); i++)
+        redis_loop_run(&loop, NULL, 1);
+    ask_words(&next, "PING");
+    struct redis_link_counts counts;
+    redis_link_count(up_link, &counts);
+    ck_assert_uint_eq(counts.connects, 3);
+    ck_assert_uint_eq(downs, 1);
 }
 END_TEST
 

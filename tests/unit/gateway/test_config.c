@@ -110,9 +110,10 @@ struct bad {
 #define LIMIT_NAME(name)                                                                                               \
     "weir.yaml:2: \"limits." name "\" has no usable name, expected 1 to 64 letters, digits, \"_\", \"-\" and \".\""
 #define TOP_FIELDS                                                                                                     \
-    "listen, trusted_proxies, max_body, cors, backends, balance, keys, open, supervise, routes, workers, log_level, log_format, " \
+    "listen, trusted_proxies, max_body, cors, backends, balance, keys, open, supervise, routes, workers, log_level, "  \
+    "log_format, "                                                                                                     \
     "drain_timeout, sse_ping, early_head, send_timeout, request_timeout, limits, limit_memory, count_hits, "           \
-    "max_streams, cache"
+    "max_streams, cache, redis"
 
 static const struct bad bad_yaml[] = {
     YAML("- a\n", "weir.yaml:1: the file is a list, expected a mapping (\"key: value\")"),
@@ -150,7 +151,6 @@ static const struct bad bad_yaml[] = {
     YAML("routes:\n  - {paht: a}\n", "weir.yaml:2: unknown key \"paht\" in \"routes[0]\"; did you mean \"path\"?"),
 
     /* of later versions */
-    YAML("\nredis: redis://a\n", "weir.yaml:2: \"redis\" is not available in this version"),
     YAML("oversee: {}\n", "weir.yaml:1: unknown key \"oversee\", expected one of " TOP_FIELDS),
     YAML("admin: {}\n", "weir.yaml:1: \"admin\" is not available in this version"),
     YAML("balance: least_requests\n",
@@ -591,7 +591,7 @@ static const struct bad bad_inputs[] = {
     ENV("WEIR_API_KEY and WEIR_API_KEY_FILE are both set, expected one of them", "WEIR_API_KEY", "secret-1",
         "WEIR_API_KEY_FILE", "keys.txt"),
     ENV("WEIR_API_KEY_FILE: cannot read nowhere.txt: No such file or directory", "WEIR_API_KEY_FILE", "nowhere.txt"),
-    ENV("WEIR_API_KEY_FILE: no key in no-keys.txt, expected one a line", "WEIR_API_KEY_FILE", "no-keys.txt"),
+    ENV("WEIR_API_KEY_FILE: nothing in no-keys.txt, expected one value a line", "WEIR_API_KEY_FILE", "no-keys.txt"),
     ENV("WEIR_API_KEY_FILE is too short for a key, expected at least 8 characters", "WEIR_API_KEY_FILE",
         "short-key.txt"),
     ENV("WEIR_API_KEY_FILE: binary-key.txt holds a NUL character, expected text", "WEIR_API_KEY_FILE",
@@ -1264,7 +1264,7 @@ static const struct environment_case {
     {{"WEIR_SOMETHING_ELSE_ENTIRELY=x"},
      "unknown environment variable WEIR_SOMETHING_ELSE_ENTIRELY (`weir --help` lists the known ones)"},
     {{"WEIR_LIMIT=1/minute", "WEIR_CACHE_TTL=1m"}, NULL},
-    {{"WEIR_REDIS=x"}, "WEIR_REDIS is not available in this version"},
+    {{"WEIR_REDIS=x", "WEIR_REDIS_FILE=x"}, NULL},
 };
 
 /* The TLS files themselves are tried against real ones end to end. */
