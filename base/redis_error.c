@@ -35,7 +35,8 @@ enum redis_error redis_error_of(struct span text)
 void redis_error_print(struct span text, const char *secret, char *out, size_t size)
 {
     size_t len = 0;
-    if (secret != NULL && secret[0] != '\0' && memmem(text.base, text.len, secret, strlen(secret)) != NULL)
+    if (text.len != 0 && secret != NULL && secret[0] != '\0' &&
+        memmem(text.base, text.len, secret, strlen(secret)) != NULL)
         text = SPAN("an error that repeats the password");
     for (; len < text.len && len + 1 < size && text.base[len] != '\r' && text.base[len] != '\n'; len++)
         out[len] = text.base[len] >= ' ' && text.base[len] < 0x7f ? text.base[len] : '?';

@@ -351,6 +351,12 @@ class Scenario:
         self.redises += 1
         return RedisServer(self, f"redis{self.redises}", *args)
 
+    def sentinel(self, master, name="shop", *lines):
+        """A Sentinel with more lines of configuration; see redis_server.py."""
+        from redis_server import RedisSentinel  # pylint: disable=import-outside-toplevel,cyclic-import
+        self.redises += 1
+        return RedisSentinel(self, f"sentinel{self.redises}", master, name, *lines)
+
     def redis_fake(self, server=None, mode="pass", **more):
         """A Redis that misbehaves, in front of `server`; see redis_server.py."""
         from redis_server import RedisFake  # pylint: disable=import-outside-toplevel,cyclic-import

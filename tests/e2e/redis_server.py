@@ -231,3 +231,40 @@ class RedisFake:
                     break
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
+
+
+class RedisSentinel:
+    """`t.sentinel(master, name)`: watches a RedisServer, impatiently."""
+    def __init__(self, scenario, title, master, name, *lines):
+        self.scenario, self.name, self.port = scenario, name, free_port()
+        self.url = f"redis+sentinel://127.0.0.1:{self.port}/{name}/0"
+        self.password = next((line.split()[1] for line in lines if line.startswith("requirepass ")), None)
+        directory = scenario.dir / title
+        directory.mkdir()
+        config = directory / "sentinel.conf"  # which it rewrites
+        config.write_text("\n".join([
+            f"port {self.port}", "bind 127.0.0.1", f"dir {directory}", f"logfile {directory}/sentinel.log",
+            f"sentinel monitor {name} 127.0.0.1 {master.port} 1", f"sentinel down-after-milliseconds {name} 500",
+            f"sentinel failover-timeout {name} 5000", *lines, ""]))
+        self.process = Process(scenario, title, ["redis-server", config, "--sentinel"])
+        wait_until(lambda: self.master() == master.port, f"{title} to know the master")
+
+    def ask(self, *command):
+        with socket.create_connection(("127.0.0.1", self.port), 10) as sock, sock.makefile("rb") as file:
+            if self.password:
+                sock.sendall(encode("AUTH", self.password))
+                read_reply(file)
+            sock.sendall(encode(*command))
+            return read_reply(file)
+
+    def master(self):
+        """The master's port."""
+        try:
+            reply = self.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
+        except OSError:
+            return None
+        return int(reply[1]) if isinstance(reply, list) else reply
+
+    def knows_replica(self):
+        replicas = self.ask("SENTINEL", "REPLICAS", self.name)
+        return isinstance(replicas, list) and any(b"ok" == r[r.index(b"master-link-status") + 1] for r in replicas)

@@ -3,7 +3,7 @@ import json
 import threading
 import time
 
-from harness import chat, smoke, wait_until
+from harness import Options, chat, free_port, limit, smoke, wait_until
 
 
 def health(weir):
@@ -139,6 +139,65 @@ def test_strangers_at_the_port_do_no_harm(t):
         fake.cut()
         wait_for(weir, "up")
     assert len(said(weir, "redis is not reachable")) == len(said(weir, "redis is reachable again"))
+
+
+def watched(t, *lines):
+    """A master with a replica, and a Sentinel that knows both."""
+    master = t.redis()
+    replica = t.redis("--replicaof", "127.0.0.1", str(master.port))
+    sentinel = t.sentinel(master, "shop", *lines)
+    wait_until(sentinel.knows_replica, "the Sentinel to know the replica", 30)
+    return master, replica, sentinel
+
+
+def connected(redis):
+    """Whether weir is among the clients."""
+    return b"name=weir " in redis.ask("CLIENT", "LIST")
+
+
+@limit(90)
+def test_sentinel_finds_the_master_and_follows_a_failover(t):
+    master, replica, sentinel = watched(t)
+    nobody = free_port()
+    weir = with_redis(t, sentinel.url.replace("127.0.0.1", f"127.0.0.1:{nobody},127.0.0.1", 1))
+    wait_for(weir, "up")
+    assert connected(master) and not connected(replica)
+    master.kill()
+    wait_for(weir, "down")
+    wait_until(lambda: sentinel.master() == replica.port, "the failover", 60)
+    decided = time.monotonic()
+    wait_for(weir, "up", 30)
+    if Options.strict:
+        assert time.monotonic() - decided < 1.5
+    assert connected(replica)
+    assert len(said(weir, "redis is not reachable")) == 1 and len(said(weir, "redis is reachable again")) == 1
+
+
+@limit(90)
+def test_an_ordered_failover_is_followed(t):
+    master, replica, sentinel = watched(t)
+    weir = with_redis(t, sentinel.url)
+    wait_for(weir, "up")
+    wait_until(lambda: sentinel.ask("SENTINEL", "FAILOVER", "shop") == "OK", "the order to be taken", 30)
+    wait_until(lambda: connected(replica), "weir to follow", 40)
+    wait_for(weir, "up")
+    wait_until(lambda: not connected(master), "weir to leave")
+
+
+def test_a_sentinel_that_wants_a_password_or_knows_no_such_master(t):
+    master = t.redis("--requirepass", "hush")
+    sentinel = t.sentinel(master, "shop", "sentinel auth-pass shop hush", "requirepass hush")
+    weir = with_redis(t, sentinel.url.replace("//", "//:hush@"))
+    wait_for(weir, "up")
+    weir = with_redis(t, sentinel.url)
+    reason = wait_until(lambda: said(weir, "redis is not reachable"), "the line")[0]["reason"]
+    assert "NOAUTH" in reason, reason
+    weir = with_redis(t, sentinel.url.replace("//", "//:hush@").replace("shop", "shed"))
+    reason = wait_until(lambda: said(weir, "redis is not reachable"), "the line")[0]["reason"]
+    assert "knows no master" in reason and "shed" in reason, reason
+    weir = with_redis(t, f"redis://127.0.0.1:{sentinel.port}")
+    reason = wait_until(lambda: said(weir, "redis is not reachable"), "the line")[0]["reason"]
+    assert "Sentinel" in reason and "hush" not in reason, reason
 
 
 def test_a_string_of_a_gigabyte_is_not_taken_in(t):
