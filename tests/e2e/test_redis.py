@@ -195,7 +195,7 @@ def test_a_sentinel_that_wants_a_password_or_knows_no_such_master(t):
     weir = with_redis(t, sentinel.url.replace("//", "//:hush@").replace("shop", "shed"))
     reason = wait_until(lambda: said(weir, "redis is not reachable"), "the line")[0]["reason"]
     assert "knows no master" in reason and "shed" in reason, reason
-    weir = with_redis(t, f"redis://127.0.0.1:{sentinel.port}")
+    weir = with_redis(t, f"redis://:hush@127.0.0.1:{sentinel.port}")
     reason = wait_until(lambda: said(weir, "redis is not reachable"), "the line")[0]["reason"]
     assert "Sentinel" in reason and "hush" not in reason, reason
 
