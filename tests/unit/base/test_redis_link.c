@@ -91,7 +91,7 @@ struct ask {
     int type;
     long long integer;
     size_t elements;
-    char text[256];
+    char text[8192];
     enum redis_failure failure;
 };
 
@@ -219,7 +219,8 @@ START_TEST(lost_scripts_come_back_once)
         ck_assert_int_eq(asks[i].failure, REDIS_ANSWERED);
         ck_assert_int_eq(asks[i].integer, (long long)i + 2);
     }
-    ask_words(&info, "INFO commandstats");
+    ask_words(&info, "INFO commandstats"); /* sent along with one, not with each */
+    ck_assert_msg(strstr(info.text, "cmdstat_eval:calls=1,") != NULL, "%s", info.text);
     ck_assert_uint_eq(downs, 0);
 }
 END_TEST
