@@ -152,6 +152,16 @@ static const struct bad bad_yaml[] = {
 
     /* of later versions */
     YAML("oversee: {}\n", "weir.yaml:1: unknown key \"oversee\", expected one of " TOP_FIELDS),
+    YAML("redis: {prefix: a}\n", "weir.yaml:1: \"redis\" has no \"url\", expected such as "
+                                 "redis://127.0.0.1:6379/0 (or --redis, WEIR_REDIS)"),
+    YAML("redis: {url: /a, prefix: 'a b'}\n",
+         "weir.yaml:1: \"redis.prefix\" is no prefix for keys, expected at most 64 printable characters without "
+         "blanks, quotes and braces, such as weir:"),
+    YAML("redis: {url: /a, timeout: 11s}\n",
+         "weir.yaml:1: \"redis.timeout\" is longer than 10s, expected such as 50ms: requests wait for it"),
+    YAML("\nredis: [a]\n", "weir.yaml:2: \"redis\" is a list, expected a single value"),
+    YAML("redis: {url: /a, db: 1}\n", "weir.yaml:1: unknown key \"db\" in \"redis\", expected one of url, prefix, "
+                                      "timeout"),
     YAML("admin: {}\n", "weir.yaml:1: \"admin\" is not available in this version"),
     YAML("balance: least_requests\n",
          "weir.yaml:1: \"balance\" is \"least_requests\", which is not available in this version"),
@@ -580,6 +590,14 @@ static const struct bad bad_inputs[] = {
     OPTIONS("--drain-timeout is \"30\", " DURATION, .drain_timeout = "30"),
     OPTIONS("--cache-ttl is \"30\", " DURATION, .cache_ttl = "30"),
     OPTIONS("--cache-ttl is \"0s\", expected a duration longer than 0", .cache_ttl = "0s"),
+    OPTIONS("--redis is no address of a Redis: the database is not a number, expected such as 0",
+            .redis = "redis://:hush@a/x"),
+    ENV("WEIR_REDIS is no address of a Redis: the database is not a number, expected such as 0", "WEIR_REDIS",
+        "redis://:hush@a/x"),
+    ENV("WEIR_REDIS and WEIR_REDIS_FILE are both set, expected one of them", "WEIR_REDIS", "/a", "WEIR_REDIS_FILE",
+        "/b"),
+    ENV("WEIR_REDIS_FILE: nothing in no-keys.txt, expected one value a line", "WEIR_REDIS_FILE", "no-keys.txt"),
+    ENV("WEIR_REDIS_FILE holds 2 addresses, expected one", "WEIR_REDIS_FILE", "two-redis.txt"),
 
     ENV("WEIR_LISTEN is \"x\", " ADDRESS, "WEIR_LISTEN", "127.0.0.1:1,x"),
     ENV("WEIR_LISTEN has an empty item, expected values separated by commas", "WEIR_LISTEN", "127.0.0.1:1,"),
@@ -1119,6 +1137,45 @@ START_TEST(reads_the_cache)
 }
 END_TEST
 
+START_TEST(reads_redis)
+{
+    struct config *config = load_yaml("workers: 1\n");
+    ck_assert(!config->redis.on);
+    config_release(config);
+
+    config = load_yaml("redis: redis://127.0.0.1:6380/2\n");
+    ck_assert(config->redis.on);
+    ck_assert_uint_eq(config->redis.url.hosts[0].port, 6380);
+    ck_assert_uint_eq(config->redis.url.db, 2);
+    ck_assert_str_eq(config->redis.prefix, "weir:");
+    ck_assert_uint_eq(config->redis.timeout_us, SECOND / 20);
+    config_release(config);
+
+    static const char all[] = "redis: {prefix: 'shop:', timeout: 20ms, url: 'redis://:${PASS}@a'}\n";
+    const struct given expanded = {.yaml = all, .env = {"PASS", "hush"}};
+    config = load_ok(&expanded);
+    ck_assert_str_eq(config->redis.url.password, "hush");
+    ck_assert_str_eq(config->redis.prefix, "shop:");
+    ck_assert_uint_eq(config->redis.timeout_us, SECOND / 50);
+    config_release(config);
+
+    const struct given file = {.yaml = "redis: {prefix: 'p'}\n", .env = {"WEIR_REDIS_FILE", "redis.txt"}};
+    config = load_ok(&file);
+    ck_assert(config->redis.on);
+    ck_assert_str_eq(config->redis.url.master, "m");
+    ck_assert_str_eq(config->redis.url.password, "p@");
+    ck_assert_str_eq(config->redis.prefix, "p");
+    config_release(config);
+
+    const struct given option = {.yaml = all, .env = {"PASS", "x", "WEIR_REDIS", "/y"}, .options = {.redis = "/z"}};
+    config = load_ok(&option);
+    ck_assert_str_eq(config->redis.url.unix_path, "/z");
+    ck_assert_ptr_null(config->redis.url.password);
+    ck_assert_str_eq(config->redis.prefix, "shop:");
+    config_release(config);
+}
+END_TEST
+
 START_TEST(aliases_and_tags_are_fine)
 {
     struct config *config = load_yaml("%YAML 1.1\n---\n"
@@ -1615,6 +1672,8 @@ static void prepare(void)
     ck_assert_int_eq(chdir(folder), 0);
     write_file("keys.txt", keys, sizeof(keys) - 1);
     write_file("no-keys.txt", "# none\n\n", 8);
+    write_file("redis.txt", "# ours\nredis+sentinel://u:p%40@a,b:2/m/3\n", 41);
+    write_file("two-redis.txt", "/a\n/b\n", 6);
     write_file("short-key.txt", "short\n", 6);
     write_file("binary-key.txt", "secret-1\0more\n", 14);
     memset(large, '\n', (1 << 20) + 1);
@@ -1652,6 +1711,7 @@ int main(void)
     tcase_add_test(files, at_most_64_limits);
     tcase_add_test(files, usage_is_asked_for_where_tokens_are_counted);
     tcase_add_test(files, reads_the_cache);
+    tcase_add_test(files, reads_redis);
     tcase_add_test(files, aliases_and_tags_are_fine);
     tcase_add_test(files, options_beat_environment_beats_file);
     tcase_add_test(files, reads_the_rest_of_the_environment);
