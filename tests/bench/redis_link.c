@@ -44,7 +44,8 @@ static void send_one(struct bench_command *bench)
     enum redis_failure why;
     bench->command.on_reply = on_reply;
     bench->sent_us = clock_us();
-    struct span name = {key, (size_t)snprintf(key, sizeof(key), scripted ? "count:%u" : "bench:%u", (unsigned)(sent++ % 1000))};
+    struct span name = {
+        key, (size_t)snprintf(key, sizeof(key), scripted ? "count:%u" : "bench:%u", (unsigned)(sent++ % 1000))};
     const struct span args[] = {name, SPAN("1")};
     const struct span set[] = {SPAN("SET"), name, SPAN("a value of sixteen")}, get[] = {SPAN("GET"), name};
     bool ok = scripted        ? redis_link_run(redis, &bench->command, 0, args, 1, 2, &why)

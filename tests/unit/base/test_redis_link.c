@@ -599,6 +599,72 @@ START_TEST(fakes_do_no_harm)
 }
 END_TEST
 
+/* Half sense: what a Redis says, in any order, with a byte wrong now and then. */
+static void *serve_nonsense(void *arg)
+{
+    static const char *const words[] = {
+        "+OK\r\n",          ":1\r\n",        "$-1\r\n",    "*-1\r\n",    "*0\r\n", "$0\r\n\r\n",
+        "$6\r\nmaster\r\n", "*3\r\n",        "*1\r\n",     "-ERR x\r\n", "$5\r\n", "*2\r\n",
+        "-NOSCRIPT x\r\n",  "-READONLY\r\n", "-OOM x\r\n", "+PONG\r\n",  "-\r\n",  "+\r\n"};
+    int listener = *(int *)arg, fd;
+    unsigned seed = (unsigned)((int *)arg)[1];
+    char heard[4096], said[8192];
+    while ((fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) != -1) {
+        for (bool first = true; read(fd, heard, sizeof(heard)) > 0; first = false) {
+            size_t len = 0;
+            bool greet = first && rand_r(&seed) % 8 != 0; /* as a master, so that commands are sent to it */
+            if (greet)
+                len = (size_t)sprintf(said, "%s", "+OK\r\n+OK\r\n*1\r\n$6\r\nmaster\r\n$0\r\n\r\n+x\r\n+x\r\n+x\r\n");
+            for (unsigned i = greet ? 0 : (unsigned)rand_r(&seed) % 6; i != 0; i--)
+                len += (size_t)sprintf(said + len, "%s",
+                                       words[(size_t)rand_r(&seed) % (sizeof(words) / sizeof(words[0]))]);
+            if (len != 0 && !greet && rand_r(&seed) % 8 == 0)
+                said[(size_t)rand_r(&seed) % len] = (char)rand_r(&seed);
+            if (len != 0 && write(fd, said, len) != (ssize_t)len)
+                break;
+            if (!greet && rand_r(&seed) % 16 == 0)
+                break;
+        }
+        close(fd);
+    }
+    return NULL;
+}
+
+START_TEST(nonsense_does_no_harm)
+{
+    static struct ask asks[4096];
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int arg[2] = {socket(AF_UNIX, SOCK_STREAM, 0), _i};
+    pthread_t thread;
+    size_t sent = 0;
+    memcpy(address.sun_path, server.path, sizeof(server.path));
+    ck_assert_int_eq(bind(arg[0], (struct sockaddr *)&address, sizeof(address)), 0);
+    ck_assert_int_eq(listen(arg[0], 16), 0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, serve_nonsense, arg), 0);
+    open_link("", 20000);
+    for (int i = 0; i < 120; i++) {
+        enum redis_failure failure;
+        redis_loop_run(&loop, NULL, 5);
+        for (int n = 0; n < 3 && redis_link_up(up_link) && sent + 3 < 4096; n++) {
+            if (send_words(&asks[sent], "GET k", &failure))
+                sent++;
+            asks[sent] = (struct ask){.command.on_reply = on_reply};
+            if (redis_link_run(up_link, &asks[sent].command, 1, (struct span[]){SPAN("k"), SPAN("v")}, 1, 2, &failure))
+                sent++;
+        }
+    }
+    redis_loop_run(&loop, NULL, 200); /* beyond the last deadline */
+    redis_link_destroy(up_link);
+    up_link = NULL;
+    shutdown(arg[0], SHUT_RDWR);
+    pthread_join(thread, NULL);
+    close(arg[0]);
+    for (size_t i = 0; i < sent; i++) /* each was answered or failed, once */
+        ck_assert_uint_eq(asks[i].calls, 1);
+    ck_assert_uint_gt(sent, 0);
+}
+END_TEST
+
 START_TEST(why_fakes_are_not_up)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -644,6 +710,7 @@ int main(void)
     tcase_add_test(tc, names_are_resolved);
     tcase_add_loop_test(tc, fakes_do_no_harm, 0, (int)(sizeof(fakes) / sizeof(fakes[0])));
     tcase_add_loop_test(tc, why_fakes_are_not_up, 0, (int)(sizeof(fakes) / sizeof(fakes[0])));
+    tcase_add_loop_test(tc, nonsense_does_no_harm, 0, 4);
     Suite *suite = suite_create("redis_link");
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
