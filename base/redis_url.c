@@ -281,6 +281,20 @@ static void free_secret(char *secret)
     free(secret);
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+bool redis_url_equal(const struct redis_url *a, const struct redis_url *b)
+{
+    bool same = a->host_count == b->host_count && a->db == b->db && same_text(a->unix_path, b->unix_path) &&
+                same_text(a->master, b->master) && same_text(a->user, b->user) && same_text(a->password, b->password);
+    for (size_t i = 0; same && i < a->host_count; i++)
+        same = a->hosts[i].port == b->hosts[i].port && same_text(a->hosts[i].name, b->hosts[i].name);
+    return same;
+}
+
 void redis_url_dispose(struct redis_url *url)
 {
     for (size_t i = 0; i < url->host_count; i++)

@@ -28,6 +28,9 @@ bool redis_url_parse(struct span text, struct redis_url *url, char *error, size_
 /* Writes it without secrets, for logs: "redis://127.0.0.1:6379/0". Always ends in NUL. */
 void redis_url_print(const struct redis_url *url, char *out, size_t size);
 
+/* Whether two mean the same server with the same credentials. */
+bool redis_url_equal(const struct redis_url *a, const struct redis_url *b);
+
 /* Frees the strings and empties *url. */
 void redis_url_dispose(struct redis_url *url);
 

@@ -16,6 +16,14 @@ static bool same_addresses(const struct config *a, const struct config *b)
     return same;
 }
 
+static bool same_redis(const struct config *a, const struct config *b)
+{
+    if (a->redis.on != b->redis.on || !a->redis.on)
+        return a->redis.on == b->redis.on;
+    return redis_url_equal(&a->redis.url, &b->redis.url) && strcmp(a->redis.prefix, b->redis.prefix) == 0 &&
+           a->redis.timeout_us == b->redis.timeout_us;
+}
+
 /* What has changed and stays as it was. */
 static void tell_what_stays(const struct config *before, const struct config *now)
 {
@@ -29,6 +37,7 @@ static void tell_what_stays(const struct config *before, const struct config *no
         {before->cache.on && now->cache.on &&
              (before->cache.max_bytes != now->cache.max_bytes || before->cache.max_entry != now->cache.max_entry),
          "the sizes of the cache"},
+        {!same_redis(before, now), "redis"},
         {before->supervise != now->supervise, "supervise"},
     };
     for (size_t i = 0; i < sizeof(facts) / sizeof(facts[0]); i++)

@@ -69,8 +69,6 @@ void server_create_stores(struct server *server, const struct config *config)
                                                  .max_entry = config->cache.max_entry};
         server->cache = cache_memory_create(&settings);
     }
-    if (config->redis.on)
-        redis_state_init(&server->redis, &config->redis.url, config->workers);
 }
 
 static void destroy_stores(struct server *server)
@@ -167,6 +165,8 @@ int server_run(struct config *config, const struct config_options *options, stru
     key_secret_random(&server.limit_secret);
     server_create_stores(&server, config);
     site->limit_keys = limit_keys_create(config, &server.limit_secret);
+    if (config->redis.on)
+        redis_state_init(&server.redis, &config->redis.url, config->workers);
     if (!site_load_tls(site, error, sizeof(error))) {
         fprintf(stderr, "weir: %s\n", error);
         dispose(&server, site);

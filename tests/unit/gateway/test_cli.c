@@ -43,7 +43,9 @@ END_TEST
 static char *test_env(const char *name)
 {
     static char secret[] = "a-secret-of-this-test";
-    return strcmp(name, "CLOUD_KEY") == 0 || strcmp(name, "BOB_KEY") == 0 ? secret : NULL;
+    return strcmp(name, "CLOUD_KEY") == 0 || strcmp(name, "BOB_KEY") == 0 || strcmp(name, "REDIS_PASSWORD") == 0
+               ? secret
+               : NULL;
 }
 
 /* Loads `text` as a file. */
