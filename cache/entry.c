@@ -84,6 +84,7 @@ struct cache_entry *cache_entry_create(const struct cache_entry_parts *parts)
         .facts = parts->facts,
         .created_us = parts->created_us,
         .expires_us = parts->expires_us,
+        .birth = parts->birth,
         .allocated = fixed + strings,
         ._refs = 1,
     };
@@ -95,6 +96,10 @@ struct cache_entry *cache_entry_create(const struct cache_entry_parts *parts)
     for (size_t i = 0; i < parts->chunk_count; i++) {
         chunks[i] = parts->chunks[i];
         entry->allocated += chunk_allocated(chunks[i]);
+    }
+    if (parts->etag.len != 0 && parts->etag.len < CACHE_ETAG_SIZE) {
+        memcpy(entry->_etag, parts->etag.base, parts->etag.len);
+        atomic_init(&entry->_has_etag, true);
     }
     return entry;
 }
@@ -138,5 +143,6 @@ struct stream *cache_entry_replay(const struct cache_entry *entry)
 
 uint64_t cache_entry_age(const struct cache_entry *entry, uint64_t now_us)
 {
-    return now_us > entry->created_us ? (now_us - entry->created_us) / 1000000 : 0;
+    int64_t age = (int64_t)(now_us - entry->created_us);
+    return age > 0 ? (uint64_t)age / 1000000 : 0;
 }

@@ -8,13 +8,22 @@
 #include <stdatomic.h>
 
 #define CACHE_ETAG_SIZE 35 /* two quotes, 32 hexadecimal digits, NUL */
+#define CACHE_EPOCH_LEN 16
+
+/* Which purges an answer has behind it. Taken when its question was looked up, before it was generated: what was purged
+ * in the meantime is not brought back by an answer that was on its way. */
+struct cache_birth {
+    uint64_t purges; /* cache_memory_purges(): of this process */
+    bool has_epoch;
+    unsigned char epoch[CACHE_EPOCH_LEN]; /* of all processes; see redis_purge.h */
+};
 
 struct cache_entry {
     /* What is looked at to find an entry stands in one cache line. */
     struct cache_key key;
     struct cache_entry *_next;           /* in its bucket; then in the list of those to let go */
     struct cache_entry *_newer, *_older; /* in the store that it is in, under that store's lock */
-    uint64_t expires_us;
+    uint64_t _leaves_us;                 /* when the store that it is in forgets it */
 
     atomic_uint _refs;
     atomic_bool _has_etag;
@@ -28,8 +37,11 @@ struct cache_entry {
     struct chunk *const *chunks;
     size_t chunk_count;
     struct stream_facts facts; /* bytes, events and usage of the stream that it was */
-    uint64_t created_us;       /* clock_us(): Age counts from here */
-    size_t allocated;          /* all the memory that the entry holds */
+    uint64_t
+        created_us; /* clock_us(): Age counts from here; may lie before the machine's start, as a negative number */
+    uint64_t expires_us;
+    struct cache_birth birth;
+    size_t allocated; /* all the memory that the entry holds */
 };
 
 /* What an entry is made of; all of it but the chunks is copied. */
@@ -45,6 +57,8 @@ struct cache_entry_parts {
     size_t chunk_count;
     struct stream_facts facts;
     uint64_t created_us, expires_us;
+    struct cache_birth birth;
+    struct span etag; /* one that is known already; empty: it is made of the body, unless that is a stream */
 };
 
 /* A new entry with one count, the caller's. Headers that are not worth keeping are left out. The chunks must be of

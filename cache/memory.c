@@ -22,6 +22,8 @@ struct cache_memory {
     size_t shard_count; /* a power of two */
     size_t shard_bytes; /* each one's part of the memory, first buckets aside */
     size_t max_entry;
+    uint64_t ttl_us;          /* 0: none of its own */
+    _Atomic(uint64_t) purges; /* raised before the first shard is looked at, read with a shard's lock held */
     struct shard shards[SHARDS_MAX];
 };
 
@@ -98,7 +100,7 @@ static void make_room(struct shard *shard, size_t max, size_t bytes, uint64_t no
     struct cache_entry *entry = shard->oldest;
     for (int i = 0; i < STALE_LOOKS && entry != NULL; i++) {
         struct cache_entry *newer = entry->_newer;
-        if (entry->expires_us <= now_us) {
+        if (entry->_leaves_us <= now_us) {
             take_out(shard, find(shard, &entry->key), gone);
             shard->counts.expirations++;
         }
@@ -138,6 +140,7 @@ struct cache_memory *cache_memory_create(const struct cache_memory_settings *set
         memory->shard_count /= 2;
     memory->shard_bytes = settings->max_bytes / memory->shard_count;
     memory->max_entry = settings->max_entry;
+    memory->ttl_us = settings->ttl_us;
     if (memory->max_entry == 0 || memory->max_entry > memory->shard_bytes)
         memory->max_entry = memory->shard_bytes;
     for (size_t i = 0; i < memory->shard_count; i++) {
@@ -173,7 +176,7 @@ struct cache_entry *cache_memory_lookup(struct cache_memory *memory, const struc
     struct cache_entry *gone = NULL;
     pthread_mutex_lock(&shard->lock);
     struct cache_entry **slot = find(shard, key), *entry = *slot;
-    if (entry != NULL && entry->expires_us <= now_us) {
+    if (entry != NULL && entry->_leaves_us <= now_us) {
         take_out(shard, slot, &gone);
         shard->counts.expirations++;
         entry = NULL;
@@ -196,8 +199,12 @@ bool cache_memory_insert(struct cache_memory *memory, struct cache_entry *entry,
     struct shard *shard = shard_of(memory, &entry->key);
     struct cache_entry *gone = NULL;
     size_t bytes = cost(entry);
-    bool fits = bytes <= memory->max_entry && entry->expires_us > now_us;
+    entry->_leaves_us = entry->expires_us;
+    if (memory->ttl_us != 0 && entry->_leaves_us > now_us + memory->ttl_us)
+        entry->_leaves_us = now_us + memory->ttl_us;
     pthread_mutex_lock(&shard->lock);
+    bool fits =
+        bytes <= memory->max_entry && entry->expires_us > now_us && entry->birth.purges == cache_memory_purges(memory);
     if (fits) {
         struct cache_entry **slot = find(shard, &entry->key);
         if (*slot != NULL)
@@ -240,6 +247,7 @@ size_t cache_memory_purge(struct cache_memory *memory, bool (*match)(void *ctx, 
                           void *ctx)
 {
     size_t count = 0;
+    atomic_fetch_add(&memory->purges, 1);
     for (size_t i = 0; i < memory->shard_count; i++) {
         struct shard *shard = &memory->shards[i];
         struct cache_entry *gone = NULL;
@@ -255,6 +263,11 @@ size_t cache_memory_purge(struct cache_memory *memory, bool (*match)(void *ctx, 
         let_go(gone);
     }
     return count;
+}
+
+uint64_t cache_memory_purges(const struct cache_memory *memory)
+{
+    return atomic_load(&memory->purges);
 }
 
 void cache_memory_counts(struct cache_memory *memory, struct cache_memory_counts *counts)

@@ -12,6 +12,7 @@
 struct cache_memory_settings {
     size_t max_bytes; /* hard maximum */
     size_t max_entry; /* of one entry; 0 or more than a shard's part: that part */
+    uint64_t ttl_us;  /* how long an entry is kept, at most; 0: until it expires */
 };
 
 /* Added up since the start, but for entries and bytes, which are what is held now. */
@@ -40,7 +41,7 @@ size_t cache_memory_max_entry(const struct cache_memory *memory);
 struct cache_entry *cache_memory_lookup(struct cache_memory *memory, const struct cache_key *key, uint64_t now_us);
 
 /* Stores an entry, in place of the one with the same key, if any. The caller's count becomes the store's. False if the
- * entry is too large or has expired: it was released. An entry may be stored only once. */
+ * entry is too large, has expired or was born before a purge: it was released. An entry may be stored only once. */
 bool cache_memory_insert(struct cache_memory *memory, struct cache_entry *entry, uint64_t now_us);
 
 /* Takes out the entry with this key; false if there was none. */
@@ -50,6 +51,9 @@ bool cache_memory_remove(struct cache_memory *memory, const struct cache_key *ke
  * lock: it must be quick and not use the store. */
 size_t cache_memory_purge(struct cache_memory *memory, bool (*match)(void *ctx, const struct cache_entry *entry),
                           void *ctx);
+
+/* How many purges there have been: for the birth of an answer that is about to be made. */
+uint64_t cache_memory_purges(const struct cache_memory *memory);
 
 /* A snapshot, shard by shard. */
 void cache_memory_counts(struct cache_memory *memory, struct cache_memory_counts *counts);

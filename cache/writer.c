@@ -187,11 +187,14 @@ static bool store(struct writer *writer)
         .chunks = writer->chunks,
         .chunk_count = writer->chunk_count,
         .facts = *stream_facts(stream),
-        .created_us = now,
-        .expires_us = now + settings->ttl_us,
+        .created_us = settings->created_us != 0 ? settings->created_us : now,
+        .birth = settings->birth,
     };
+    parts.expires_us = parts.created_us + settings->ttl_us;
     struct cache_entry *entry = cache_entry_create(&parts);
     writer->chunk_count = 0; /* they are the entry's now */
+    if (settings->on_entry != NULL)
+        settings->on_entry(settings->ctx, entry);
     return cache_memory_insert(settings->memory, entry, now);
 }
 

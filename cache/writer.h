@@ -24,11 +24,16 @@ enum cache_outcome {
 struct cache_writer_settings {
     struct cache_memory *memory;
     struct cache_key key;
-    uint64_t ttl_us;
+    uint64_t created_us; /* when the answer was new; 0: at its end */
+    uint64_t ttl_us;     /* from then on */
+    struct cache_birth birth;
     struct span scope_name, model;      /* copied; see struct cache_entry; never a credential itself */
     int status;                         /* of the answer; only 200 is stored */
     const struct cache_header *headers; /* of the answer; copied */
     size_t header_count;
+    /* The answer is whole and is about to be put into the memory store; may be NULL. Keeps it with cache_entry_retain.
+     */
+    void (*on_entry)(void *ctx, struct cache_entry *entry);
     void (*on_done)(void *ctx, enum cache_outcome outcome); /* once, if the writer was started; may be NULL */
     void *ctx;                                              /* must live for as long as the stream is open */
 };

@@ -96,6 +96,7 @@ static bool begin(enum dialect_id dialect, bool sse, struct reader *reader)
         .memory = memory,
         .key = key,
         .ttl_us = TTL,
+        .birth = {.purges = cache_memory_purges(memory)},
         .scope_name = span_of(scope),
         .model = span_of(model),
         .status = 200,
