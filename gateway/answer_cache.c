@@ -1,6 +1,7 @@
 #include "gateway/answer_cache.h"
 #include "base/clock.h"
 #include "cache/control.h"
+#include "cache/redis_store.h"
 #include "cache/writer.h"
 #include "gateway/depend.h"
 #include "gateway/limit.h"
@@ -43,8 +44,7 @@ static bool digest_credentials(const struct call *call, unsigned char digest[SHA
 }
 
 /* `digest` holds the scope's name, if it is one. */
-static void set_scope(const struct call *call, struct cache_question *question,
-                      unsigned char digest[SHA256_DIGEST_LENGTH])
+static void set_scope(struct call *call, struct cache_question *question, unsigned char digest[SHA256_DIGEST_LENGTH])
 {
     question->scope = CACHE_SCOPE_SHARED;
     if (call->site->config->key_count == 0 && digest_credentials(call, digest)) {
@@ -52,6 +52,7 @@ static void set_scope(const struct call *call, struct cache_question *question,
         question->scope_name = (struct span){(const char *)digest, SHA256_DIGEST_LENGTH};
     } else if (!call->site->config->cache.shared && call->identity != NULL) {
         question->scope = CACHE_SCOPE_KEY;
+        call->cache.by_key = true;
         question->scope_name = span_of(call->identity->name);
     }
 }
@@ -86,17 +87,17 @@ static const char *make_key(struct call *call)
 
 /* ---- the answer ---- */
 
-static enum depend_result answer_hit(struct call *call, struct cache_entry *entry, uint64_t now_us)
+/* `lookup`: the entry's body is still in Redis; NULL: the entry is whole. The call may be gone afterwards. */
+static void answer_hit(struct call *call, struct cache_entry *entry, struct redis_lookup *lookup)
 {
     call->cache.state = CALL_CACHE_HIT;
     call->cache.entry = entry;
-    call->cache.age = cache_entry_age(entry, now_us);
-    telemetry_cached(call->worker, "hit", "");
+    call->cache.age = cache_entry_age(entry, clock_us());
     limit_refund_hit(call);
     struct span etag = span_of(cache_entry_etag(entry));
     if (etag.len != 0 && cache_etag_matches(call_header(call, SPAN("if-none-match")), etag)) {
         call->transport->answer(call, 304, SPAN_NONE, SPAN_NONE);
-        return DEPEND_ANSWERED;
+        return;
     }
     struct header headers[entry->header_count + 1];
     for (size_t i = 0; i < entry->header_count; i++)
@@ -108,10 +109,10 @@ static enum depend_result answer_hit(struct call *call, struct cache_entry *entr
         .content_length = entry->sse ? UINT64_MAX : entry->facts.bytes,
         .sse = entry->sse,
     };
-    struct stream *stream = cache_entry_replay(entry);
+    struct stream *stream = lookup != NULL ? redis_lookup_replay(lookup) : cache_entry_replay(entry);
     call->transport->stream(call, &head, stream);
-    stream_release(stream);
-    return DEPEND_ANSWERED;
+    if (lookup == NULL)
+        stream_release(stream);
 }
 
 static enum depend_result refuse_uncached(struct call *call)
@@ -130,6 +131,74 @@ static void read_control(const struct call *call, struct cache_control *control)
             cache_control_parse(control, call->headers[i].value);
 }
 
+static enum depend_result miss(struct call *call, const struct cache_control *control)
+{
+    if (control->only_if_cached)
+        return refuse_uncached(call);
+    call->cache.state = CALL_CACHE_MISS;
+    telemetry_cached(call->worker, "miss", "");
+    return DEPEND_NEXT;
+}
+
+/* Whose answer it is, as purges name it. */
+static struct span scope_name(const struct call *call)
+{
+    return call->cache.by_key ? span_of(call->identity->name) : SPAN_NONE;
+}
+
+/* ---- the second level ---- */
+
+/* A call that waits for Redis. */
+struct wait {
+    struct call_job job;
+    struct redis_lookup lookup;
+    struct call *call;
+    struct cache_control control;
+};
+
+static void end_wait(struct call_job *job)
+{
+    struct wait *wait = H2O_STRUCT_FROM_MEMBER(struct wait, job, job);
+    redis_lookup_cancel(&wait->lookup);
+    free(wait);
+}
+
+static void on_looked_up(struct redis_lookup *lookup, struct cache_entry *entry, bool whole)
+{
+    struct wait *wait = H2O_STRUCT_FROM_MEMBER(struct wait, lookup, lookup);
+    struct call *call = wait->call;
+    call->job = NULL; /* ends here, whatever becomes of the call */
+    call->cache.birth = lookup->birth;
+    if (entry != NULL && cache_control_accepts(&wait->control, cache_entry_age(entry, clock_us()))) {
+        telemetry_cached(call->worker, "hit", "redis");
+        answer_hit(call, entry, whole ? NULL : lookup);
+    } else {
+        if (entry != NULL)
+            cache_entry_release(entry);
+        if (miss(call, &wait->control) == DEPEND_NEXT)
+            call_run(call);
+    }
+    free(wait);
+}
+
+/* DEPEND_WAIT, or DEPEND_NEXT if Redis cannot be asked. */
+static enum depend_result look_in_redis(struct call *call, const struct cache_control *control)
+{
+    struct redis_store *store = call->worker->cache_redis;
+    if (store == NULL)
+        return DEPEND_NEXT;
+    struct wait *wait = h2o_mem_alloc(sizeof(*wait));
+    *wait = (struct wait){.job.end = end_wait, .lookup.on_done = on_looked_up, .call = call, .control = *control};
+    struct redis_question question = {
+        .key = &call->cache.key, .of = {scope_name(call), call_model(call)}, .only_epochs = control->no_cache};
+    if (!redis_lookup_start(&wait->lookup, store, &question)) {
+        free(wait);
+        return DEPEND_NEXT;
+    }
+    call->job = &wait->job;
+    return DEPEND_WAIT;
+}
+
 enum depend_result depend_cache(struct call *call)
 {
     const struct config *config = call->site->config;
@@ -144,21 +213,27 @@ enum depend_result depend_cache(struct call *call)
                          : control.no_store                         ? "no_store"
                          : call->has_body                           ? make_key(call)
                                                                     : "no_body";
+    if (reason != NULL)
+        return control.only_if_cached ? refuse_uncached(call) : bypass(call, reason);
+    struct cache_memory *memory = call->worker->server->cache;
     struct cache_entry *entry = NULL;
     uint64_t now = clock_us();
-    if (reason == NULL && !control.no_cache)
-        entry = cache_memory_lookup(call->worker->server->cache, &call->cache.key, now);
-    if (entry != NULL && cache_control_accepts(&control, cache_entry_age(entry, now)))
-        return answer_hit(call, entry, now);
+    call->cache.birth = (struct cache_birth){.purges = cache_memory_purges(memory)};
+    if (!control.no_cache)
+        entry = cache_memory_lookup(memory, &call->cache.key, now);
+    if (entry != NULL && cache_control_accepts(&control, cache_entry_age(entry, now))) {
+        telemetry_cached(call->worker, "hit", "");
+        answer_hit(call, entry, NULL);
+        return DEPEND_ANSWERED;
+    }
     if (entry != NULL)
         cache_entry_release(entry);
-    if (control.only_if_cached)
-        return refuse_uncached(call);
-    if (reason != NULL)
-        return bypass(call, reason);
-    call->cache.state = CALL_CACHE_MISS;
-    telemetry_cached(call->worker, "miss", "");
-    return DEPEND_NEXT;
+    return look_in_redis(call, &control) == DEPEND_WAIT ? DEPEND_WAIT : miss(call, &control);
+}
+
+static void on_entry(void *store, struct cache_entry *entry)
+{
+    redis_store_put(store, entry);
 }
 
 void answer_cache_store(struct call *call, const struct exchange_head *head, struct stream *stream)
@@ -168,15 +243,19 @@ void answer_cache_store(struct call *call, const struct exchange_head *head, str
     struct cache_header headers[head->header_count + 1];
     for (size_t i = 0; i < head->header_count; i++)
         headers[i] = (struct cache_header){head->headers[i].name, head->headers[i].value};
+    struct redis_store *store = call->worker->cache_redis;
     struct cache_writer_settings settings = {
         .memory = call->worker->server->cache,
         .key = call->cache.key,
         .ttl_us = call->site->config->cache.ttl_us,
-        .scope_name = call->identity != NULL ? span_of(call->identity->name) : SPAN_NONE,
+        .birth = call->cache.birth,
+        .scope_name = scope_name(call),
         .model = call_model(call),
         .status = head->status,
         .headers = headers,
         .header_count = head->header_count,
+        .on_entry = store != NULL ? on_entry : NULL,
+        .ctx = store,
     };
     cache_writer_start(&settings, stream);
 }

@@ -1,5 +1,6 @@
 /* The response cache as a call meets it: whether it may be used, under which key, and what is told about it. Storing
- * and finding are cache/'s; the store is shared by all workers. */
+ * and finding are cache/'s: memory first, which all workers share, then Redis, if there is one, for which the call
+ * waits no longer than a command's deadline. */
 #ifndef WEIR_GATEWAY_ANSWER_CACHE_H
 #define WEIR_GATEWAY_ANSWER_CACHE_H
 

@@ -1,4 +1,5 @@
 #include "gateway/call.h"
+#include "gateway/admin.h"
 #include "gateway/depend.h"
 #include "gateway/multipart.h"
 #include <stdlib.h>
@@ -97,10 +98,8 @@ void call_end_job(struct call *call)
 void call_run(struct call *call)
 {
     static const depend_step steps[] = {
-        [DEPEND_API_KEY] = depend_api_key,
-        [DEPEND_VALIDATE] = depend_validate,
-        [DEPEND_LIMIT] = depend_limit,
-        [DEPEND_CACHE] = depend_cache,
+        [DEPEND_API_KEY] = depend_api_key, [DEPEND_VALIDATE] = depend_validate,   [DEPEND_LIMIT] = depend_limit,
+        [DEPEND_CACHE] = depend_cache,     [DEPEND_ADMIN_KEY] = depend_admin_key,
     };
     while (call->next_depend < call->route->depend_count) {
         enum depend_id id = call->route->depends[call->next_depend++];

@@ -60,7 +60,9 @@ enum call_cache_state { CALL_CACHE_UNUSED, CALL_CACHE_HIT, CALL_CACHE_MISS, CALL
 
 struct call_cache {
     enum call_cache_state state;
-    struct cache_key key;      /* of a miss: what comes is stored under it */
+    struct cache_key key; /* of a miss: what comes is stored under it */
+    struct cache_birth birth;
+    bool by_key;               /* its answers belong to the API key */
     struct cache_entry *entry; /* of a hit; counted */
     uint64_t age;              /* seconds */
 };
@@ -85,6 +87,7 @@ struct call {
     bool has_body;
     const struct header *headers; /* all of them, names in lower case */
     size_t header_count;
+    bool admin_address;     /* it came in by admin's own address */
     struct in6_addr client; /* IPv4 as mapped IPv6; all zero for unix sockets */
 
     char request_id[CALL_REQUEST_ID_MAX + 1];

@@ -14,6 +14,7 @@
 #define FILE_MAX_BYTES (1 << 20)
 #define SECOND UINT64_C(1000000)
 #define CACHE_ENTRY_DEFAULT ((size_t)8 << 20)
+#define CACHE_MEMORY_TTL_DEFAULT (60 * SECOND)
 
 static struct config *create(void)
 {
@@ -66,18 +67,23 @@ static void clear_backends(struct config *config)
     config->backend_count = 0;
 }
 
-static void clear_keys(struct config *config)
+static void clear_key_list(struct config_key **keys, size_t *count)
 {
-    for (size_t i = 0; i < config->key_count; i++) {
-        struct config_key *key = &config->keys[i];
+    for (size_t i = 0; i < *count; i++) {
+        struct config_key *key = &(*keys)[i];
         free(key->name);
         free_list(key->models, key->model_count);
         free_list(key->routes, key->route_count);
         OPENSSL_cleanse(key->hash, sizeof(key->hash));
     }
-    free(config->keys);
-    config->keys = NULL;
-    config->key_count = 0;
+    free(*keys);
+    *keys = NULL;
+    *count = 0;
+}
+
+static void clear_keys(struct config *config)
+{
+    clear_key_list(&config->keys, &config->key_count);
 }
 
 static void clear_limits(struct config *config)
@@ -116,6 +122,8 @@ static void destroy(struct config *config)
     clear_routes(config);
     redis_url_dispose(&config->redis.url);
     free(config->redis.prefix);
+    clear_key_list(&config->admin.keys, &config->admin.key_count);
+    free(config->admin.listen.address);
     free(config->trusted_proxies);
     free_list(config->cors.origins, config->cors.count);
     free(config->file);
@@ -306,6 +314,10 @@ static bool apply_cache(struct config *config, const struct config_input *ttl, s
             return false;
         config->cache.on = true;
     }
+    if (config->cache.memory_ttl_us == 0)
+        config->cache.memory_ttl_us = CACHE_MEMORY_TTL_DEFAULT;
+    if (config->cache.memory_ttl_us > config->cache.ttl_us)
+        config->cache.memory_ttl_us = config->cache.ttl_us;
     if (config->cache.max_entry == 0)
         config->cache.max_entry =
             config->cache.max_bytes < CACHE_ENTRY_DEFAULT ? config->cache.max_bytes : CACHE_ENTRY_DEFAULT;

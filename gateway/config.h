@@ -16,6 +16,7 @@ enum depend_id {
     DEPEND_VALIDATE = 3,
     DEPEND_LIMIT = 4, /* every limit that applies, or one by its name */
     DEPEND_CACHE = 5,
+    DEPEND_ADMIN_KEY = 6, /* of /admin alone; no configuration can name or drop it */
 };
 #define DEPENDS_MAX 8
 #define CONFIG_WORKERS_MAX 64
@@ -27,6 +28,7 @@ struct config_listen {
     char *address;            /* "127.0.0.1:8080", "[::1]:8080", ":8080" or "unix:/path" */
     char *tls_cert, *tls_key; /* NULL: clear text */
     int line, tls_line;       /* in the file, for messages; 0: from an option or the environment */
+    bool admin;               /* for /admin, /metrics and what is public; nothing else */
 };
 
 /* A network in CIDR form; IPv4 as the mapped IPv6 address. */
@@ -109,12 +111,13 @@ struct config {
     unsigned max_streams; /* at once, all together; 0: no bound */
     struct {
         bool on;
-        uint64_t ttl_us;    /* above 0 where on */
-        size_t max_bytes;   /* default 256 MiB */
-        size_t max_entry;   /* default 8 MiB, or max_bytes if that is less */
-        bool shared;        /* scope: across API keys */
-        bool deterministic; /* for: only where temperature is 0 or there is a seed */
-        bool opt_in;        /* mode: only what asks for it */
+        uint64_t ttl_us;        /* above 0 where on */
+        size_t max_bytes;       /* default 256 MiB */
+        size_t max_entry;       /* default 8 MiB, or max_bytes if that is less */
+        bool shared;            /* scope: across API keys */
+        bool deterministic;     /* for: only where temperature is 0 or there is a seed */
+        bool opt_in;            /* mode: only what asks for it */
+        uint64_t memory_ttl_us; /* with Redis: of the copies in memory; default 60 s, or ttl if that is less */
     } cache;
     struct {
         bool on;
@@ -123,6 +126,11 @@ struct config {
         uint64_t timeout_us; /* of every command; default 50 ms */
         int line;            /* in the file, for messages; 0: not there */
     } redis;
+    struct {
+        struct config_key *keys; /* name, hash and line alone; none: there is no /admin */
+        size_t key_count;
+        struct config_listen listen; /* where /admin is, and only there; address NULL: where all else is */
+    } admin;
     unsigned workers; /* 1..CONFIG_WORKERS_MAX; default: processors_usable() */
     enum log_level log_level;
     enum log_format log_format;  /* default: text where stderr is a terminal, else JSON */

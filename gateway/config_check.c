@@ -53,6 +53,36 @@ static bool check_listen(const struct config *config, struct config_report *repo
     return true;
 }
 
+/* Where --listen and --api-key say otherwise than the file, the file's admin part may no longer fit. */
+static bool check_admin(const struct config *config, struct config_report *report)
+{
+    const char *address = config->admin.listen.address;
+    for (size_t i = 0; address != NULL && i < config->listen_count; i++) {
+        if (strcasecmp(config->listen[i].address, address) == 0)
+            return config_fail(report, "%s:%d: admin's address %.120s is listened on for clients too, expected another",
+                               config->file, config->admin.listen.line, address);
+    }
+    for (size_t i = 0; i < config->admin.key_count; i++) {
+        const struct config_key *key = &config->admin.keys[i];
+        for (size_t j = 0; j < i; j++) {
+            const struct config_key *other = &config->admin.keys[j];
+            bool same_name = strcmp(key->name, other->name) == 0;
+            if (same_name || memcmp(key->hash, other->hash, sizeof(key->hash)) == 0)
+                return config_fail(
+                    report, "%s:%d: the admin key \"%s\" has the same %s as the one in line %d, expected another",
+                    config->file, key->line, key->name, same_name ? "name" : "secret", other->line);
+        }
+        /* Whoever has the one would have the other: most likely a slip. */
+        for (size_t j = 0; j < config->key_count; j++) {
+            if (memcmp(key->hash, config->keys[j].hash, sizeof(key->hash)) == 0)
+                return config_fail(report,
+                                   "%s:%d: the admin key \"%s\" is the API key \"%s\" too, expected another secret",
+                                   config->file, key->line, key->name, config->keys[j].name);
+        }
+    }
+    return true;
+}
+
 static int compare_names(const void *a, const void *b)
 {
     const struct config_key *const *x = a, *const *y = b;
@@ -164,6 +194,8 @@ static bool check_depends(const struct config_check_route *check)
 {
     const struct config_route *route = check->route;
     const struct route *known = config_check_find_route(span_of(route->path));
+    if (known != NULL && known->depends[0] == DEPEND_ADMIN_KEY)
+        return config_check_route_fail(check, "is for admin keys and cannot be changed, expected another route");
     bool api_key = has_depend(route, DEPEND_API_KEY), open = has_depend(route, DEPEND_PUBLIC);
 
     if (!route->has_depends)
@@ -257,7 +289,7 @@ bool config_check(const struct config *config, struct config_report *report)
     const char *file = config->file;
     struct config_check_route check = {config, NULL, file, report};
 
-    if (!check_listen(config, report) || !check_key_doubles(config, file, report) ||
+    if (!check_listen(config, report) || !check_admin(config, report) || !check_key_doubles(config, file, report) ||
         !check_key_routes(config, file, report) || !config_check_limits(config, file, report))
         return false;
     for (size_t i = 0; i < config->route_count; i++) {

@@ -7,19 +7,21 @@
 
 /* Which mapping of the file a field stands in; each is read into the struct named here. */
 enum section {
-    SECTION_TOP,      /* struct config */
-    SECTION_LISTEN,   /* struct config_listen */
-    SECTION_TLS,      /* struct config_listen: "tls" of an address */
-    SECTION_CORS,     /* struct config */
-    SECTION_BACKEND,  /* struct backend_settings */
-    SECTION_UPSTREAM, /* struct backend_settings: "tls" of a backend */
-    SECTION_TIMEOUTS, /* struct backend_timeouts */
-    SECTION_KEY,      /* struct fields_key */
-    SECTION_ROUTE,    /* struct config_route */
-    SECTION_LIMIT,    /* struct config_limit */
-    SECTION_EXEMPT,   /* struct config_limit */
-    SECTION_CACHE,    /* struct config */
-    SECTION_REDIS,    /* struct config */
+    SECTION_TOP,       /* struct config */
+    SECTION_LISTEN,    /* struct config_listen */
+    SECTION_TLS,       /* struct config_listen: "tls" of an address */
+    SECTION_CORS,      /* struct config */
+    SECTION_BACKEND,   /* struct backend_settings */
+    SECTION_UPSTREAM,  /* struct backend_settings: "tls" of a backend */
+    SECTION_TIMEOUTS,  /* struct backend_timeouts */
+    SECTION_KEY,       /* struct fields_key */
+    SECTION_ROUTE,     /* struct config_route */
+    SECTION_LIMIT,     /* struct config_limit */
+    SECTION_EXEMPT,    /* struct config_limit */
+    SECTION_CACHE,     /* struct config */
+    SECTION_REDIS,     /* struct config */
+    SECTION_ADMIN,     /* struct config */
+    SECTION_ADMIN_KEY, /* struct fields_key */
 };
 
 /* A key and the two ways to give it. */
@@ -140,5 +142,7 @@ bool fields_redis(struct yaml_reader *reader, const yaml_node_t *node, void *con
 bool fields_redis_url(struct yaml_reader *reader, const yaml_node_t *node, void *url);
 bool fields_redis_prefix(struct yaml_reader *reader, const yaml_node_t *node, void *prefix);
 bool fields_redis_timeout(struct yaml_reader *reader, const yaml_node_t *node, void *us);
+bool fields_admin(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+bool fields_admin_keys(struct yaml_reader *reader, const yaml_node_t *node, void *config);
 
 #endif

@@ -191,6 +191,8 @@ bool fields_cache(struct yaml_reader *reader, const yaml_node_t *node, void *tar
         return yaml_reader_fail_value(reader, node, "has no \"ttl\", expected such as 10m");
     if (config->cache.max_entry > config->cache.max_bytes)
         return yaml_reader_fail_value(reader, node, "has a \"max_entry\" above \"max_bytes\", expected at most that");
+    if (config->cache.memory_ttl_us > config->cache.ttl_us)
+        return yaml_reader_fail_value(reader, node, "has a \"memory_ttl\" above \"ttl\", expected at most that");
     config->cache.on = true;
     return true;
 }

@@ -172,7 +172,7 @@ struct field {
     {SECTION_TOP, "max_streams", fields_max_streams, offsetof(struct config, max_streams)},
     {SECTION_TOP, "cache", fields_cache, 0},
     {SECTION_TOP, "redis", fields_redis, 0},
-    {SECTION_TOP, "admin", NULL, 0},
+    {SECTION_TOP, "admin", fields_admin, 0},
 
     {SECTION_LISTEN, "address", fields_listen_address, offsetof(struct config_listen, address)},
     {SECTION_LISTEN, "tls", fields_listen_tls, 0},
@@ -235,6 +235,13 @@ struct field {
     {SECTION_REDIS, "url", fields_redis_url, offsetof(struct config, redis.url)},
     {SECTION_REDIS, "prefix", fields_redis_prefix, offsetof(struct config, redis.prefix)},
     {SECTION_REDIS, "timeout", fields_redis_timeout, offsetof(struct config, redis.timeout_us)},
+    {SECTION_CACHE, "memory_ttl", read_positive_duration, offsetof(struct config, cache.memory_ttl_us)},
+
+    {SECTION_ADMIN, "keys", fields_admin_keys, 0},
+    {SECTION_ADMIN, "listen", fields_listen_address, offsetof(struct config, admin.listen.address)},
+    {SECTION_ADMIN_KEY, "name", fields_key_name, 0},
+    {SECTION_ADMIN_KEY, "key", fields_key_key, 0},
+    {SECTION_ADMIN_KEY, "hash", fields_key_hash, 0},
 };
 
 static bool unknown_key(struct yaml_reader *reader, const yaml_node_t *node, const char *key, enum section section)

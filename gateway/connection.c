@@ -23,6 +23,7 @@ struct connection {
     bool http2;
     bool served;     /* a request has come on it */
     bool registered; /* in the epoll set */
+    bool admin;      /* accepted at admin's own address */
 };
 
 /* In the order in which they fire. */
@@ -32,10 +33,10 @@ static void on_readable(h2o_socket_t *sock, const char *err);
 static void on_watch(h2o_socket_t *sock, const char *err);
 static void on_close(void *ctx);
 
-void connection_accept(struct worker *worker, h2o_socket_t *sock, h2o_accept_ctx_t *accept_ctx)
+void connection_accept(struct worker *worker, h2o_socket_t *sock, h2o_accept_ctx_t *accept_ctx, bool admin)
 {
     struct connection *connection = h2o_mem_alloc(sizeof(*connection));
-    *connection = (struct connection){.worker = worker, .sock = sock, .accept_ctx = accept_ctx};
+    *connection = (struct connection){.worker = worker, .sock = sock, .accept_ctx = accept_ctx, .admin = admin};
     h2o_linklist_insert(&worker->connections.list, &connection->link);
     worker->connections.count++;
     metric_add(worker->telemetry.connections, 1);
@@ -92,6 +93,11 @@ static void on_close(void *ctx)
 struct connection *connection_of(h2o_req_t *req)
 {
     return req->conn->callbacks->get_socket(req->conn)->on_close.data;
+}
+
+bool connection_is_admin(const struct connection *connection)
+{
+    return connection->admin;
 }
 
 /* Tells the watcher that the client has left. */

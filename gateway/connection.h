@@ -14,11 +14,14 @@ struct connection_watch {
     void (*on_gone)(struct connection_watch *watch);
 };
 
-/* Takes over a socket that was just accepted. `accept_ctx` has an ssl_ctx for TLS. */
-void connection_accept(struct worker *worker, h2o_socket_t *sock, h2o_accept_ctx_t *accept_ctx);
+/* Takes over a socket that was just accepted. `accept_ctx` has an ssl_ctx for TLS; `admin`: at admin's own address. */
+void connection_accept(struct worker *worker, h2o_socket_t *sock, h2o_accept_ctx_t *accept_ctx, bool admin);
 
 /* The connection of a request. */
 struct connection *connection_of(h2o_req_t *req);
+
+/* Whether it was accepted at admin's own address. */
+bool connection_is_admin(const struct connection *connection);
 
 /* Watches an HTTP/1 client: on_gone is called, once, when it closes the connection or its sending side. NULL ends the
  * watch. */

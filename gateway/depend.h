@@ -18,6 +18,9 @@ typedef enum depend_result (*depend_step)(struct call *call);
  * wrong one, 403 where the key may not use this route. Without configured keys everybody passes. */
 enum depend_result depend_api_key(struct call *call);
 
+/* The credential that a request brings, where clients are likely to put it; empty if there is none. */
+struct span depend_credential(const struct call *call);
+
 /* Whether the body is what the route's descriptor says: 415 for another content type, 400 for what is not JSON or not
  * valid. */
 enum depend_result depend_validate(struct call *call);

@@ -12,8 +12,8 @@ static enum depend_result refuse(struct call *call, int status, const char *code
     return DEPEND_REFUSED;
 }
 
-/* The credential, in the order in which clients are likely to mean it; empty if there is none. */
-static struct span credential(const struct call *call)
+/* In the order in which clients are likely to mean it. */
+struct span depend_credential(const struct call *call)
 {
     struct span value = call_header(call, SPAN("authorization"));
     if (value.len > 7 && span_ieq((struct span){value.base, 7}, SPAN("bearer ")))
@@ -26,7 +26,7 @@ enum depend_result depend_api_key(struct call *call)
 {
     if (call->site->config->key_count == 0)
         return DEPEND_NEXT;
-    struct span key = credential(call);
+    struct span key = depend_credential(call);
     if (key.len == 0)
         return refuse(call, 401, NULL,
                       "You didn't provide an API key. Send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.");

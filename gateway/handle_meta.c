@@ -1,5 +1,6 @@
 #include "gateway/handle_meta.h"
 #include "base/clock.h"
+#include "gateway/admin.h"
 #include "gateway/worker.h"
 
 #define TEXT_MAX ((size_t)65536)
@@ -18,14 +19,18 @@ void handle_index(struct call *call)
     struct strbuf body;
     strbuf_init(&body, TEXT_MAX);
     strbuf_puts(&body, "{\"name\": \"weir\", \"version\": \"" WEIR_VERSION "\", \"routes\": {\n");
+    const char *before = "  ";
     for (size_t i = 0; i < call->site->route_count; i++) {
         const struct route *route = &call->site->routes[i].route;
-        strbuf_puts(&body, "  ");
+        if (!site_route_is_at(call->site, &call->site->routes[i], call->admin_address))
+            continue;
+        strbuf_puts(&body, before);
         strbuf_json(&body, route->path);
         strbuf_puts(&body, ": ");
         strbuf_json(&body, span_of(route->summary));
-        strbuf_puts(&body, i + 1 < call->site->route_count ? ",\n" : "\n}}\n");
+        before = ",\n  ";
     }
+    strbuf_puts(&body, "\n}}\n");
     answer(call, 200, json, &body);
 }
 
@@ -54,11 +59,13 @@ void handle_readyz(struct call *call)
     answer(call, draining ? 503 : 200, json, &body);
 }
 
-/* Numbers about keys and models are nobody else's business: without a key the route is for this machine only, unless
- * the configuration names it public or guards it with keys. */
+/* Numbers about keys and models are nobody else's business: without an admin key the route is for this machine and the
+ * admin address only, unless the configuration names it public or guards it with keys. */
 static bool may_see_metrics(const struct call *call)
 {
     static const struct in6_addr loopback = IN6ADDR_LOOPBACK_INIT;
+    if (call->admin_address || admin_find(call) != NULL)
+        return true;
     for (size_t i = 0; i < call->site->config->route_count; i++) {
         const struct config_route *route = &call->site->config->routes[i];
         if (route->has_depends && strcmp(route->path, "/metrics") == 0)
@@ -71,7 +78,12 @@ static bool may_see_metrics(const struct call *call)
 
 void handle_metrics(struct call *call)
 {
-    if (!may_see_metrics(call)) {
+    bool may_see = may_see_metrics(call);
+    if (!may_see && call->site->config->admin.key_count != 0) {
+        admin_refuse(call);
+        return;
+    }
+    if (!may_see) {
         struct dialect_error error = {
             .status = 403,
             .message = "Metrics are shown to this machine only; `routes:` can make /metrics public or ask for a key."};

@@ -283,7 +283,10 @@ bool http_request_read(struct http_call *http)
         return refuse(http, problem);
     if (req->headers.size > HEADERS_MAX || head_size(call) > HEAD_MAX)
         return refuse_large_head(http);
+    call->admin_address = connection_is_admin(http->connection);
     call->route = site_route_find(call->site, call->path);
+    if (call->route != NULL && !site_route_is_at(call->site, call->route, call->admin_address))
+        call->route = NULL;
     if (call->route != NULL && call->route->route.path.base[call->route->route.path.len - 1] == '*' &&
         !is_plain_path(call->path))
         call->route = NULL;

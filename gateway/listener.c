@@ -166,6 +166,20 @@ bool listener_open(struct listener *listener, const struct config_listen *settin
     return opened;
 }
 
+bool listener_open_all(struct listener **listeners, size_t *count, const struct config *config,
+                       struct handover *handover, char *error, size_t error_size)
+{
+    size_t wanted = config->listen_count + (config->admin.listen.address != NULL);
+    *listeners = h2o_mem_alloc(wanted * sizeof(**listeners));
+    for (*count = 0; *count < wanted; ++*count) {
+        const struct config_listen *settings =
+            *count < config->listen_count ? &config->listen[*count] : &config->admin.listen;
+        if (!listener_open(&(*listeners)[*count], settings, config->workers, handover, error, error_size))
+            return false;
+    }
+    return true;
+}
+
 size_t listener_share(const struct listener *listener, unsigned worker, unsigned workers, int *fds, size_t max)
 {
     size_t count = 0;

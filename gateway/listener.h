@@ -26,6 +26,11 @@ struct listener {
 bool listener_open(struct listener *listener, const struct config_listen *settings, unsigned workers,
                    struct handover *handover, char *error, size_t error_size);
 
+/* Opens all addresses of a configuration, that of administration last, into a new array, which is the caller's (free)
+ * together with those that were opened, whatever the result. */
+bool listener_open_all(struct listener **listeners, size_t *count, const struct config *config,
+                       struct handover *handover, char *error, size_t error_size);
+
 /* Copies of the sockets that are a worker's; `fds` has room for `max`. Returns their number. */
 size_t listener_share(const struct listener *listener, unsigned worker, unsigned workers, int *fds, size_t max);
 

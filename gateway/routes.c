@@ -1,4 +1,5 @@
 #include "gateway/routes.h"
+#include "gateway/admin.h"
 #include "gateway/handle_meta.h"
 #include "gateway/handle_model.h"
 #include "gateway/handle_models.h"
@@ -18,6 +19,10 @@
 #define CHECKED                                                                                                        \
     {                                                                                                                  \
         DEPEND_API_KEY, DEPEND_LIMIT, DEPEND_VALIDATE, DEPEND_CACHE                                                    \
+    }
+#define ADMIN                                                                                                          \
+    {                                                                                                                  \
+        DEPEND_ADMIN_KEY                                                                                               \
     }
 #define READ (METHOD_GET | METHOD_HEAD)
 #define P(text)                                                                                                        \
@@ -57,6 +62,7 @@ const struct route routes[] = {
     {P("/health"), READ, DIALECT_NONE, NULL, PUBLIC, handle_readyz, "the same as /readyz"},
     {P("/metrics"), READ, DIALECT_NONE, NULL, PUBLIC, handle_metrics, "Prometheus metrics"},
     {P("/version"), READ, DIALECT_NONE, NULL, PUBLIC, handle_version, "the gateway's version"},
+    {P("/admin/cache/purge"), METHOD_POST, DIALECT_NONE, NULL, ADMIN, handle_cache_purge, "forgets stored answers"},
 };
 
 const size_t route_count = sizeof(routes) / sizeof(routes[0]);

@@ -16,21 +16,6 @@
 #define RESOLVER_THREADS 16
 #define LOG_FLUSH_MS 2000
 
-static bool open_listeners(struct server *server, const struct config *config, struct handover *handover)
-{
-    server->listeners = calloc(config->listen_count, sizeof(server->listeners[0]));
-    for (size_t i = 0; i < config->listen_count; i++) {
-        char error[512];
-        if (!listener_open(&server->listeners[i], &config->listen[i], config->workers, handover, error,
-                           sizeof(error))) {
-            fprintf(stderr, "weir: %s\n", error);
-            return false;
-        }
-        server->listener_count++;
-    }
-    return true;
-}
-
 static void close_listeners(struct server *server)
 {
     for (size_t i = 0; i < server->listener_count; i++)
@@ -66,7 +51,9 @@ void server_create_stores(struct server *server, const struct config *config)
         server->limits = store_create(config->limit_memory);
     if (config->cache.on && server->cache == NULL) {
         struct cache_memory_settings settings = {.max_bytes = config->cache.max_bytes,
-                                                 .max_entry = config->cache.max_entry};
+                                                 .max_entry = config->cache.max_entry,
+                                                 .ttl_us = config->redis.on ? config->cache.memory_ttl_us : 0};
+        redis_purge_origin_init(&server->purge_origin);
         server->cache = cache_memory_create(&settings);
     }
 }
@@ -127,7 +114,9 @@ static void greet(const struct server *server, const struct config *config)
     printf("weir %s serves on", WEIR_VERSION);
     for (size_t i = 0; i < server->listener_count; i++)
         printf("%s %s%s", i != 0 ? "," : "", server->listeners[i].display,
-               config->listen[i].tls_cert != NULL ? " (TLS)" : "");
+               i >= config->listen_count            ? " (admin)"
+               : config->listen[i].tls_cert != NULL ? " (TLS)"
+                                                    : "");
     printf(" with %u worker%s\n", config->workers, config->workers == 1 ? "" : "s");
     if (unix_path == NULL)
         printf("  base URL: %s://%s/v1\n", scheme, address);
@@ -152,7 +141,7 @@ static void dispose(struct server *server, struct site *first)
 int server_run(struct config *config, const struct config_options *options, struct handover *handover)
 {
     char error[512];
-    struct server server = {.started_us = clock_us(), .options = *options};
+    struct server server = {.started_us = clock_us(), .options = *options, .first = config};
     struct site *site = site_create(config); /* the listeners refer to it until the end */
     server.site = site_retain(site);
     server.supervised = handover->role == HANDOVER_SERVE;
@@ -174,7 +163,12 @@ int server_run(struct config *config, const struct config_options *options, stru
     }
     /* A thread that was started cannot be taken back; if one is not ready the process ends, and only the sockets
      * matter. */
-    if (!open_listeners(&server, config, handover) || !start_workers(&server, site)) {
+    if (!listener_open_all(&server.listeners, &server.listener_count, config, handover, error, sizeof(error))) {
+        fprintf(stderr, "weir: %s\n", error);
+        dispose(&server, site);
+        return 1;
+    }
+    if (!start_workers(&server, site)) {
         dispose(&server, site);
         return 1;
     }

@@ -41,6 +41,8 @@ struct site *site_create(struct config *config)
     *site = (struct site){._refs = 1, .config = config};
     site->routes = h2o_mem_alloc((route_count + config->route_count) * sizeof(site->routes[0]));
     for (size_t i = 0; i < route_count; i++) {
+        if (routes[i].depends[0] == DEPEND_ADMIN_KEY && config->admin.key_count == 0)
+            continue;
         struct site_route *route = &site->routes[site->route_count++];
         *route = (struct site_route){.route = routes[i]};
         set_depends(route, routes[i].depends, NULL, DEPENDS_MAX);
@@ -59,26 +61,38 @@ struct site *site_create(struct config *config)
         identity->key = key;
         site->identities[i] = identity;
     }
+    site->admins = h2o_mem_alloc((config->admin.key_count + 1) * sizeof(site->admins[0]));
+    for (size_t i = 0; i < config->admin.key_count; i++)
+        site->admins[i] = identity_create(config->admin.keys[i].name);
     return site;
+}
+
+/* The addresses of a configuration, that of administration last. NULL beyond them. */
+static const struct config_listen *address_at(const struct config *config, size_t i)
+{
+    if (i < config->listen_count)
+        return &config->listen[i];
+    return i == config->listen_count && config->admin.listen.address != NULL ? &config->admin.listen : NULL;
 }
 
 bool site_load_tls(struct site *site, char *error, size_t error_size)
 {
-    const struct config *config = site->config;
-    site->tls = h2o_mem_alloc((config->listen_count + 1) * sizeof(site->tls[0]));
-    memset(site->tls, 0, (config->listen_count + 1) * sizeof(site->tls[0]));
-    for (size_t i = 0; i < config->listen_count; i++)
-        if (config->listen[i].tls_cert != NULL &&
-            (site->tls[i] = listen_tls_create(&config->listen[i], error, error_size)) == NULL)
+    const struct config_listen *listen;
+    size_t size = (site->config->listen_count + 1) * sizeof(site->tls[0]);
+    site->tls = h2o_mem_alloc(size);
+    memset(site->tls, 0, size);
+    for (size_t i = 0; (listen = address_at(site->config, i)) != NULL; i++)
+        if (listen->tls_cert != NULL && (site->tls[i] = listen_tls_create(listen, error, error_size)) == NULL)
             return false;
     return true;
 }
 
 SSL_CTX *site_tls(const struct site *site, const char *address, bool *known)
 {
+    const struct config_listen *listen;
     *known = true;
-    for (size_t i = 0; i < site->config->listen_count; i++)
-        if (strcmp(site->config->listen[i].address, address) == 0)
+    for (size_t i = 0; (listen = address_at(site->config, i)) != NULL; i++)
+        if (strcmp(listen->address, address) == 0)
             return site->tls != NULL ? site->tls[i] : NULL;
     *known = false;
     return NULL;
@@ -96,7 +110,10 @@ void site_release(struct site *site)
         return;
     for (size_t i = 0; i < site->config->key_count; i++)
         identity_release(site->identities[i]);
-    for (size_t i = 0; site->tls != NULL && i < site->config->listen_count; i++)
+    for (size_t i = 0; i < site->config->admin.key_count; i++)
+        identity_release(site->admins[i]);
+    free(site->admins);
+    for (size_t i = 0; site->tls != NULL && i <= site->config->listen_count; i++)
         SSL_CTX_free(site->tls[i]);
     free(site->tls);
     free(site->identities);
@@ -117,6 +134,24 @@ const struct site_route *site_route_find(const struct site *site, struct span pa
             best = route;
     }
     return best;
+}
+
+bool site_route_is_at(const struct site *site, const struct site_route *route, bool admin_address)
+{
+    if (site->config->admin.listen.address == NULL)
+        return true;
+    if (route->route.depends[0] == DEPEND_ADMIN_KEY)
+        return admin_address;
+    return !admin_address || (route->route.depends[0] == DEPEND_PUBLIC && route->proxy == NULL);
+}
+
+struct identity *site_admin_find(const struct site *site, const unsigned char hash[32])
+{
+    struct identity *found = NULL;
+    for (size_t i = 0; i < site->config->admin.key_count; i++)
+        if (CRYPTO_memcmp(site->config->admin.keys[i].hash, hash, 32) == 0)
+            found = site->admins[i];
+    return found;
 }
 
 struct identity *site_identity_find(const struct site *site, const unsigned char hash[32])

@@ -22,7 +22,8 @@ struct site {
     struct site_route *routes;
     size_t route_count;
     struct identity **identities;  /* in the order of config->keys */
-    SSL_CTX **tls;                 /* in the order of config->listen; NULL: clear text */
+    SSL_CTX **tls;                 /* in the order of config->listen, admin's behind; NULL: clear text */
+    struct identity **admins;      /* in the order of config->admin.keys */
     struct limit_keys *limit_keys; /* set once the server's secret is known; see limit.h */
 };
 
@@ -42,6 +43,12 @@ const struct site_route *site_route_find(const struct site *site, struct span pa
 /* The TLS context of an address, as the configuration writes it; NULL: clear text, or an address that it does not have
  * (*known says which). */
 SSL_CTX *site_tls(const struct site *site, const char *address, bool *known);
+/* Whether a route is to be found at the admin address, or at the others: with an address of its own, /admin is there
+ * and nowhere else, together with what is public. */
+bool site_route_is_at(const struct site *site, const struct site_route *route, bool admin_address);
+
+/* The admin whose key has this SHA-256, compared with all in constant time; NULL if none. Not counted. */
+struct identity *site_admin_find(const struct site *site, const unsigned char hash[32]);
 
 /* The identity whose key has this SHA-256, compared with all keys in constant time; NULL if none. Not counted. */
 struct identity *site_identity_find(const struct site *site, const unsigned char hash[32]);

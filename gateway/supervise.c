@@ -209,22 +209,15 @@ int supervise_run(struct config *config, struct handover *handover)
     int status = 1;
     block_signals();
     log_set(config->log_level, config->log_format);
-    supervisor.listeners = calloc(config->listen_count, sizeof(supervisor.listeners[0]));
-    if (supervisor.listeners == NULL)
-        abort();
-    for (size_t i = 0; i < config->listen_count; i++) {
-        char error[512];
-        if (!listener_open(&supervisor.listeners[i], &config->listen[i], config->workers, handover, error,
-                           sizeof(error))) {
-            close_all(&supervisor);
-            if (supervisor.serving != 0)
-                status = supervise_old(handover, error);
-            else
-                fprintf(stderr, "weir: %s\n", error);
-            config_release(config);
-            return status;
-        }
-        supervisor.listener_count++;
+    char error[512];
+    if (!listener_open_all(&supervisor.listeners, &supervisor.listener_count, config, handover, error, sizeof(error))) {
+        close_all(&supervisor);
+        if (supervisor.serving != 0)
+            status = supervise_old(handover, error);
+        else
+            fprintf(stderr, "weir: %s\n", error);
+        config_release(config);
+        return status;
     }
     handover_settle(handover);
     start(&supervisor);

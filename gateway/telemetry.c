@@ -122,6 +122,8 @@ void telemetry_cached(struct worker *worker, const char *result, const char *rea
 
 void telemetry_upstream_error(struct worker *worker, const char *backend, enum stream_failure why)
 {
+    if (backend == NULL)
+        return; /* a stored answer broke: the cache counts that */
     struct span labels[] = {span_of(backend), span_of(stream_failure_name(why))};
     count(worker, UPSTREAM_ERRORS, labels, 1);
 }
@@ -281,6 +283,21 @@ static void write_one(struct strbuf *out, const char *name, const char *type, co
                   (unsigned long long)value);
 }
 
+static void write_cache_redis(struct worker *const *workers, size_t worker_count, struct strbuf *out)
+{
+    if (workers[0]->cache_redis == NULL)
+        return;
+    strbuf_puts(out, "# HELP weir_cache_redis_total What became of look-ups, writes and replays of answers in Redis.\n"
+                     "# TYPE weir_cache_redis_total counter\n");
+    for (int event = 0; event < REDIS_STORE_EVENTS; event++) {
+        uint64_t sum = 0;
+        for (size_t i = 0; i < worker_count; i++)
+            sum += redis_store_count(workers[i]->cache_redis, (enum redis_store_event)event);
+        strbuf_printf(out, "weir_cache_redis_total{event=\"%s\"} %llu\n",
+                      redis_store_event_name((enum redis_store_event)event), (unsigned long long)sum);
+    }
+}
+
 static void write_stores(const struct server *server, struct strbuf *out)
 {
     if (server->limits != NULL) {
@@ -313,6 +330,7 @@ void telemetry_write(struct worker *const *workers, size_t worker_count, struct 
     write_stores(workers[0]->server, out);
     if (workers[0]->site->config->redis.on)
         redis_state_write(&workers[0]->server->redis, workers, worker_count, out);
+    write_cache_redis(workers, worker_count, out);
     strbuf_printf(out,
                   "# HELP weir_log_lines_dropped_total Log lines dropped because their reader was too slow.\n"
                   "# TYPE weir_log_lines_dropped_total counter\nweir_log_lines_dropped_total %llu\n",

@@ -90,7 +90,8 @@ static void listen_on(struct worker *worker, const struct listener *listener, in
 {
     struct worker_listener *listening = &worker->listening[worker->listening_count++];
     bool known;
-    *listening = (struct worker_listener){.worker = worker, .address = listener->settings->address};
+    *listening = (struct worker_listener){
+        .worker = worker, .address = listener->settings->address, .admin = listener->settings->admin};
     listening->accept_ctx.ctx = &worker->ctx;
     listening->accept_ctx.hosts = worker->globalconf.hosts;
     listening->accept_ctx.ssl_ctx = site_tls(worker->site, listening->address, &known);
@@ -115,8 +116,29 @@ static void listen_all(struct worker *worker)
     }
 }
 
-/* Everything of libh2o's is made on the worker's own thread: its buffers come from, and go back to, lists of the thread
- * that they were made on. */
+/* Once the link is there. */
+static void prepare_cache(struct worker *worker)
+{
+    const struct config *config = worker->site->config, *first = worker->server->first;
+    struct cache_memory *memory = worker->server->cache;
+    struct redis_store_settings settings = {
+        .link = worker->redis,
+        .deadlines = &worker->deadlines,
+        .memory = memory,
+        .prefix = span_of(first->redis.prefix),
+        .timeout_us = first->redis.timeout_us,
+        .ttl_us = config->cache.ttl_us,
+    };
+    if (memory == NULL || worker->redis == NULL)
+        return;
+    worker->cache_redis = redis_store_create(&settings);
+    if (worker->index == 0)
+        worker->purge_watch = redis_purge_watch_create(worker->redis, &worker->deadlines, memory, settings.prefix,
+                                                       &worker->server->purge_origin);
+}
+
+/* Everything of libh2o's is made on the worker's own thread: its buffers come from, and go back to, lists of the
+ * thread that they were made on. */
 static bool prepare(struct worker *worker)
 {
     init_h2o(worker);
@@ -132,6 +154,7 @@ static bool prepare(struct worker *worker)
         worker->redis = worker->redis_worker.link;
     }
     listen_all(worker);
+    prepare_cache(worker);
     worker->pool = make_pool(worker, worker->site);
     return worker->pool != NULL;
 }
@@ -148,7 +171,7 @@ static void on_accept(h2o_socket_t *sock, const char *err)
                 pause_listening(listening);
             return;
         }
-        connection_accept(listening->worker, accepted, &listening->accept_ctx);
+        connection_accept(listening->worker, accepted, &listening->accept_ctx, listening->admin);
     }
 }
 
@@ -173,7 +196,7 @@ static void accept_the_rest(struct worker_listener *listening)
 {
     h2o_socket_t *accepted;
     while ((accepted = h2o_evloop_socket_accept(listening->sock)) != NULL)
-        connection_accept(listening->worker, accepted, &listening->accept_ctx);
+        connection_accept(listening->worker, accepted, &listening->accept_ctx, listening->admin);
     deadline_disarm(&listening->worker->deadlines, &listening->pause);
 }
 
@@ -225,6 +248,8 @@ static void change_site(struct worker *worker, struct site *site)
     site_release(worker->site);
     worker->pool = pool;
     worker->site = site;
+    if (worker->cache_redis == NULL)
+        prepare_cache(worker);
     set_bounds(worker);
     worker->ctx.http1.req_timeout.timeout = worker->globalconf.http1.req_timeout;
     worker->ctx.http2.idle_timeout.timeout = worker->globalconf.http2.idle_timeout;
@@ -315,6 +340,8 @@ static void dispose(struct worker *worker)
     worker->ended = true;
     pthread_mutex_unlock(&worker->lock);
     connections_dispose(worker);
+    redis_purge_watch_destroy(worker->purge_watch);
+    redis_store_close(worker->cache_redis);
     redis_worker_stop(&worker->redis_worker);
     worker->redis = NULL;
     pool_release(worker->pool);
@@ -381,6 +408,7 @@ void worker_destroy(struct worker *worker)
 {
     telemetry_dispose(&worker->telemetry);
     cache_keyer_destroy(worker->keyer);
+    redis_store_destroy(worker->cache_redis);
     redis_worker_dispose(&worker->redis_worker);
     deadlines_dispose(&worker->deadlines);
     site_release(worker->site);

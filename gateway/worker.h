@@ -5,7 +5,7 @@
 
 #include "backends/pool.h"
 #include "base/deadline.h"
-#include "cache/memory.h"
+#include "cache/redis_store.h"
 #include "gateway/connection.h"
 #include "gateway/listener.h"
 #include "gateway/redis_state.h"
@@ -22,6 +22,7 @@ struct server;
 struct server {
     struct worker *workers[CONFIG_WORKERS_MAX];
     size_t worker_count;
+    const struct config *first;    /* the configuration at the start, which stays until the end */
     struct config_options options; /* of the command line, for the next configuration */
     struct site *site;             /* counted; the newest, under `reloading` once workers run */
     pthread_mutex_t reloading;     /* guards site and the making of stores */
@@ -32,8 +33,9 @@ struct server {
     struct key_secret limit_secret;
     struct cache_memory *cache; /* NULL: off */
     struct redis_state redis;   /* only with a Redis in the configuration */
-    atomic_bool ended;          /* all workers have */
-    atomic_bool draining;       /* no longer ready: set once */
+    struct redis_purge_origin purge_origin;
+    atomic_bool ended;    /* all workers have */
+    atomic_bool draining; /* no longer ready: set once */
     uint64_t started_us;
 };
 
@@ -53,7 +55,9 @@ struct worker {
     struct cache_keyer *keyer;
     struct redis_link *redis; /* NULL: there is none */
     struct redis_worker redis_worker;
-    uint64_t completion_average; /* tokens of an answer, for requests that do not say how many they want */
+    struct redis_store *cache_redis;       /* the cache's second level; NULL: there is none */
+    struct redis_purge_watch *purge_watch; /* of the whole process; NULL on other workers */
+    uint64_t completion_average;           /* tokens of an answer, for requests that do not say how many they want */
     h2o_multithread_receiver_t mailbox;
     pthread_mutex_t lock; /* guards `ended`: orders may come while the thread ends */
     bool ended;
@@ -68,6 +72,7 @@ struct worker {
         struct worker *worker;
         struct deadline pause; /* while there are no descriptors left */
         bool paused;           /* it has happened, and was logged */
+        bool admin;
     } * listening;
     size_t listening_count;
     struct deadline drain_step;

@@ -38,7 +38,7 @@ def test_mistakes_in_the_file_are_named_by_line(t):
 
 @smoke
 def test_what_does_not_work_yet_is_an_error_not_a_shrug(t):
-    fails(t, "admin: { listen: 127.0.0.1:9090 }\n", ":1: ", "admin")
+    fails(t, "balance: latency\n", ":1: ", "balance")
 
 
 def test_wrong_options_are_refused_before_a_port_is_opened(t):

@@ -113,7 +113,7 @@ struct bad {
     "listen, trusted_proxies, max_body, cors, backends, balance, keys, open, supervise, routes, workers, log_level, "  \
     "log_format, "                                                                                                     \
     "drain_timeout, sse_ping, early_head, send_timeout, request_timeout, limits, limit_memory, count_hits, "           \
-    "max_streams, cache, redis"
+    "max_streams, cache, redis, admin"
 
 static const struct bad bad_yaml[] = {
     YAML("- a\n", "weir.yaml:1: the file is a list, expected a mapping (\"key: value\")"),
@@ -162,7 +162,6 @@ static const struct bad bad_yaml[] = {
     YAML("\nredis: [a]\n", "weir.yaml:2: \"redis\" is a list, expected a single value"),
     YAML("redis: {url: /a, db: 1}\n", "weir.yaml:1: unknown key \"db\" in \"redis\", expected one of url, prefix, "
                                       "timeout"),
-    YAML("admin: {}\n", "weir.yaml:1: \"admin\" is not available in this version"),
     YAML("balance: least_requests\n",
          "weir.yaml:1: \"balance\" is \"least_requests\", which is not available in this version"),
     YAML("balance: prefix\n", "weir.yaml:1: \"balance\" is \"prefix\", which is not available in this version"),
@@ -333,6 +332,29 @@ static const struct bad bad_yaml[] = {
          "weir.yaml:3: the key \"a\" has the same name as the key \"a\" in line 2, expected another one"),
     YAML("keys:\n  - {name: b, key: secret-1}\n  - {name: a, key: secret-1}\n",
          "weir.yaml:3: the key \"a\" has the same secret as the key \"b\" in line 2, expected another one"),
+
+    /* administration */
+    YAML("admin: {}\n", "weir.yaml:1: \"admin\" has no \"keys\", expected at least one key"),
+    YAML("admin: {listen: \":1\"}\n", "weir.yaml:1: \"admin\" has no \"keys\", expected at least one key"),
+    YAML("admin: {keys: []}\n", "weir.yaml:1: \"admin.keys\" is empty, expected at least one key"),
+    YAML("admin: {listen: 8080, keys: [{name: a, key: abcdefgh}]}\n",
+         "weir.yaml:1: \"admin.listen\" is \"8080\", " ADDRESS),
+    YAML("admin: {keys: [{name: a}]}\n",
+         "weir.yaml:1: \"admin.keys[0]\" has neither \"key\" nor \"hash\", expected one of them"),
+    YAML("admin: {keys: [{key: abcdefgh}]}\n", "weir.yaml:1: \"admin.keys[0]\" has no \"name\", expected one for logs"),
+    YAML("admin: {keys: [{name: a, key: abcdefgh, models: [b]}]}\n",
+         "weir.yaml:1: unknown key \"models\" in \"admin.keys[0]\", expected one of name, key, hash"),
+    YAML("admin:\n  keys:\n  - {name: a, key: abcdefgh}\n  - {name: a, key: abcdefgi}\n",
+         "weir.yaml:4: the admin key \"a\" has the same name as the one in line 3, expected another"),
+    YAML("admin:\n  keys:\n  - {name: a, key: abcdefgh}\n  - {name: b, key: abcdefgh}\n",
+         "weir.yaml:4: the admin key \"b\" has the same secret as the one in line 3, expected another"),
+    YAML("keys: [{name: k, key: abcdefgh}]\nadmin: {keys: [{name: a, key: abcdefgh}]}\n",
+         "weir.yaml:2: the admin key \"a\" is the API key \"k\" too, expected another secret"),
+    YAML("listen: [\"127.0.0.1:9\"]\nadmin: {listen: \"127.0.0.1:9\", keys: [{name: a, key: abcdefgh}]}\n",
+         "weir.yaml:2: admin's address 127.0.0.1:9 is listened on for clients too, expected another"),
+    YAML("admin: {keys: [{name: a, key: abcdefgh}]}\nroutes: [{path: /admin/cache/purge, depends: [public]}]\n",
+         "weir.yaml:2: the route \"/admin/cache/purge\" is for admin keys and cannot be changed, expected another "
+         "route"),
     YAML("keys: [{name: a, key: secret-1, models: []}]\n",
          "weir.yaml:1: \"keys[0].models\" is empty, expected at least one item (leave it out for all)"),
     YAML("keys:\n  - {name: a, key: secret-1, routes: [/v1/chat]}\n",
@@ -494,12 +516,16 @@ static const struct bad bad_yaml[] = {
     YAML("cache: {ttl: 10}\n", "weir.yaml:1: \"cache.ttl\" is \"10\", " DURATION),
     YAML("cache: {tll: 1s}\n", "weir.yaml:1: unknown key \"tll\" in \"cache\"; did you mean \"ttl\"?"),
     YAML("cache: {something: 1s}\n", "weir.yaml:1: unknown key \"something\" in \"cache\", expected one of ttl, "
-                                     "max_bytes, max_entry, scope, for, mode"),
+                                     "max_bytes, max_entry, scope, for, mode, memory_ttl"),
     YAML("cache: {max_bytes: 1KiB}\n",
          "weir.yaml:1: \"cache.max_bytes\" is \"1KiB\", expected a size from 1024KiB to 1048576MiB"),
     YAML("cache: {max_entry: 1}\n", "weir.yaml:1: \"cache.max_entry\" is \"1\", expected a size from 1KiB to 1024MiB"),
     YAML("cache: {ttl: 1s, max_entry: 3MiB, max_bytes: 2MiB}\n",
          "weir.yaml:1: \"cache\" has a \"max_entry\" above \"max_bytes\", expected at most that"),
+    YAML("cache: {ttl: 10s, memory_ttl: 11s}\n",
+         "weir.yaml:1: \"cache\" has a \"memory_ttl\" above \"ttl\", expected at most that"),
+    YAML("cache: {ttl: 10s, memory_ttl: 0s}\n",
+         "weir.yaml:1: \"cache.memory_ttl\" is \"0s\", expected a duration longer than 0"),
     YAML("cache: {scope: all}\n", "weir.yaml:1: \"cache.scope\" is \"all\", expected key or shared"),
     YAML("cache: {for: me}\n", "weir.yaml:1: \"cache.for\" is \"me\", expected all or deterministic"),
     YAML("cache: {mode: off}\n", "weir.yaml:1: \"cache.mode\" is \"off\", expected on or opt_in"),
@@ -717,6 +743,7 @@ START_TEST(has_defaults)
     ck_assert(config->count_hits);
     ck_assert_uint_eq(config->max_streams, 0);
     ck_assert(!config->cache.on);
+    ck_assert(config->admin.key_count == 0 && config->admin.listen.address == NULL);
     ck_assert_uint_eq(config->cache.max_bytes, 256 << 20);
     ck_assert_uint_eq(config->cache.max_entry, 8 << 20);
     /* Two references, two releases. */
@@ -724,6 +751,28 @@ START_TEST(has_defaults)
     ck_assert_uint_eq(config->listen_count, 1);
     config_release(config);
     config_release(NULL);
+}
+END_TEST
+
+START_TEST(reads_administration_and_the_levels_of_the_cache)
+{
+    struct config *config = load_yaml("admin:\n"
+                                      "  listen: \"0.0.0.0:9090\"\n"
+                                      "  keys: [{name: root, key: abcdefgh}]\n"
+                                      "cache: {ttl: 30s}\n");
+    ck_assert_uint_eq(config->admin.key_count, 1);
+    ck_assert_str_eq(config->admin.keys[0].name, "root");
+    ck_assert_str_eq(config->admin.listen.address, "0.0.0.0:9090");
+    ck_assert(config->admin.listen.admin && !config->listen[0].admin);
+    ck_assert_uint_eq(config->key_count, 0);
+    ck_assert_uint_eq(config->cache.memory_ttl_us, 30 * SECOND);
+    config_release(config);
+    config = load_yaml("cache: {ttl: 10m}\n");
+    ck_assert_uint_eq(config->cache.memory_ttl_us, 60 * SECOND);
+    config_release(config);
+    config = load_yaml("cache: {ttl: 10m, memory_ttl: 5m}\n");
+    ck_assert_uint_eq(config->cache.memory_ttl_us, 300 * SECOND);
+    config_release(config);
 }
 END_TEST
 
@@ -1703,6 +1752,7 @@ int main(void)
     tcase_add_loop_test(files, refuses_bad_inputs, 0, COUNT(bad_inputs));
     tcase_add_test(files, has_defaults);
     tcase_add_test(files, reads_the_front);
+    tcase_add_test(files, reads_administration_and_the_levels_of_the_cache);
     tcase_add_test(files, reads_backends);
     tcase_add_test(files, reads_keys_and_routes);
     tcase_add_test(files, reads_limits);

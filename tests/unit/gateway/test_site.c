@@ -1,3 +1,4 @@
+#include "base/digest.h"
 #include "gateway/handle_model.h"
 #include "gateway/site.h"
 #include <check.h>
@@ -5,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+#define ADMIN_ROUTES 1
 
 static char file[] = "/tmp/weir-site-XXXXXX";
 
@@ -43,7 +46,7 @@ static struct site *site_of(const char *yaml)
 /* What a path leads to, as "pattern [proxy] depends…". */
 static const char *find(const struct site *site, const char *path)
 {
-    static const char *const names[] = {"?", "public", "api_key", "validate", "limit", "cache"};
+    static const char *const names[] = {"?", "public", "api_key", "validate", "limit", "cache", "admin_key"};
     static char out[512];
     size_t len = strlen(path);
     char *exact = malloc(len);
@@ -60,10 +63,40 @@ static const char *find(const struct site *site, const char *path)
     return out;
 }
 
+START_TEST(administration_is_there_with_a_key_for_it)
+{
+    struct site *site = site_of("admin: {keys: [{name: root, key: abcdefgh}]}\n");
+    unsigned char hash[32];
+    ck_assert_uint_eq(site->route_count, route_count);
+    ck_assert_str_eq(find(site, "/admin/cache/purge"), "/admin/cache/purge admin_key");
+    const struct site_route *purge = site_route_find(site, SPAN("/admin/cache/purge"));
+    const struct site_route *chat = site_route_find(site, SPAN("/v1/chat/completions"));
+    ck_assert(site_route_is_at(site, purge, false) && site_route_is_at(site, chat, false));
+    digest_sha256(SPAN("abcdefgh"), hash);
+    ck_assert_str_eq(site_admin_find(site, hash)->name, "root");
+    ck_assert_ptr_null(site_identity_find(site, hash));
+    hash[31] ^= 1;
+    ck_assert_ptr_null(site_admin_find(site, hash));
+    site_release(site);
+    site = site_of("admin: {listen: \":1\", keys: [{name: root, key: abcdefgh}]}\n"
+                   "backends: [{name: one, url: \"http://a\"}]\n"
+                   "routes: [{path: /tools/*, proxy: one, depends: [public]}, {path: /metrics, depends: [api_key]}]\n");
+    purge = site_route_find(site, SPAN("/admin/cache/purge"));
+    chat = site_route_find(site, SPAN("/v1/chat/completions"));
+    const struct site_route *metrics = site_route_find(site, SPAN("/metrics"));
+    const struct site_route *tools = site_route_find(site, SPAN("/tools/x"));
+    ck_assert(!site_route_is_at(site, purge, false) && site_route_is_at(site, purge, true));
+    ck_assert(site_route_is_at(site, chat, false) && !site_route_is_at(site, chat, true));
+    ck_assert(site_route_is_at(site, metrics, false) && site_route_is_at(site, metrics, true));
+    ck_assert(site_route_is_at(site, tools, false) && !site_route_is_at(site, tools, true));
+    site_release(site);
+}
+END_TEST
+
 START_TEST(the_table_is_the_default)
 {
     struct site *site = site_of("");
-    ck_assert_uint_eq(site->route_count, route_count);
+    ck_assert_uint_eq(site->route_count, route_count - ADMIN_ROUTES);
     ck_assert_str_eq(find(site, "/v1/chat/completions"), "/v1/chat/completions api_key limit validate cache");
     ck_assert_str_eq(find(site, "/v1/models"), "/v1/models api_key");
     ck_assert_str_eq(find(site, "/health"), "/health public");
@@ -94,7 +127,7 @@ START_TEST(the_configuration_overrides_dependencies)
                                 "  - {path: /v1/models, depends: [public]}\n"
                                 "  - {path: /v1/embeddings, depends: [public, validate]}\n"
                                 "  - {path: /v1/files/*, depends: [public]}\n");
-    ck_assert_uint_eq(site->route_count, route_count);
+    ck_assert_uint_eq(site->route_count, route_count - ADMIN_ROUTES);
     ck_assert_str_eq(find(site, "/v1/chat/completions"), "/v1/chat/completions api_key");
     ck_assert_str_eq(find(site, "/metrics"), "/metrics api_key");
     ck_assert_str_eq(find(site, "/v1/models"), "/v1/models public");
@@ -116,7 +149,7 @@ START_TEST(prefixes_go_to_one_backend)
                                 "  - {path: /tools/*, proxy: one}\n"
                                 "  - {path: /tools/deep/er/*, proxy: one, depends: [public]}\n"
                                 "  - {path: /tools/deep/*, proxy: two}\n");
-    ck_assert_uint_eq(site->route_count, route_count + 3);
+    ck_assert_uint_eq(site->route_count, route_count - ADMIN_ROUTES + 3);
     ck_assert_str_eq(find(site, "/tools"), "/tools/* [one] api_key limit");
     ck_assert_str_eq(find(site, "/tools/x"), "/tools/* [one] api_key limit");
     ck_assert_str_eq(find(site, "/tools/deeper"), "/tools/* [one] api_key limit");
@@ -180,6 +213,7 @@ int main(void)
     suite_add_tcase(suite, tests);
     tcase_add_unchecked_fixture(tests, prepare, clean_up);
     tcase_add_test(tests, the_table_is_the_default);
+    tcase_add_test(tests, administration_is_there_with_a_key_for_it);
     tcase_add_test(tests, the_configuration_overrides_dependencies);
     tcase_add_test(tests, prefixes_go_to_one_backend);
     tcase_add_test(tests, keys_have_identities);
