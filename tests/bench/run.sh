@@ -5,11 +5,14 @@
 #
 #   WEIR=build/weir                      the binary to measure
 #   GATEWAYS="nginx weir"                which gateways to run
-#   KINDS="events pair requests first memory hits misses limits"   which measurements
+#   KINDS="events pair requests first memory hits redis misses limits"   which measurements
 #
 # hits: a prompt of 2 KB is answered again and again, over 32 connections, with the same stream of 100 events, from weir's
 # cache and from nginx's proxy_cache: its key is method, URI, credential and body, bodies stay in memory, and it has
 # open_file_cache and no sendfile, with which it is fastest here. Every answer must say that it is a hit.
+# redis: the hits of "hits" from weir's memory while a Redis is its second level, and then the answers that only Redis has:
+# one weir is asked 30,000 different questions of 2 KB, 64 at a time, and puts the answers there; another, started after
+# it, is asked the same. The Redis is one of this run, on processor 1 with the rest; left out where there is none.
 # misses, limits: what the cache adds to a request of 2 KB that nobody asked before, and what three limits add (one of
 # each strategy, none near its amount): two weirs run, without it and with it, and take turns at short loads. limits also
 # tells what a decision of the store costs by itself, with 100,000 clients and three limits each on two threads.
@@ -26,7 +29,7 @@ cd "$(dirname "$0")/../.."
 rounds=${1:-5}
 weir=${WEIR:-build/weir}
 gateways=${GATEWAYS:-nginx weir}
-kinds=${KINDS:-events pair requests first memory hits misses limits}
+kinds=${KINDS:-events pair requests first memory hits redis misses limits}
 key=bench-key-123456
 streams=500
 open_streams=5000
@@ -64,6 +67,7 @@ esac
 
 tmp=$(mktemp -d)
 fake_pid=
+redis_pid=
 gateway_pids=
 stop_gateways() {
     for pid in $gateway_pids; do
@@ -75,6 +79,7 @@ stop_gateways() {
 cleanup() {
     stop_gateways
     [ -z "$fake_pid" ] || kill "$fake_pid" 2>/dev/null || true
+    [ -z "$redis_pid" ] || kill "$redis_pid" 2>/dev/null || true
     rm -rf "$tmp"
 }
 trap cleanup EXIT
@@ -189,10 +194,11 @@ start_gateway() {
             nginx_conf "$1" "$address" >"$tmp/nginx.conf"
             taskset -c 0 "$nginx" -e "$tmp/nginx.error" -c "$tmp/nginx.conf" 2>"$tmp/start" &
             ;;
-        weir | weir-cache | weir-limits)
+        weir | weir-cache | weir-redis | weir-limits)
             set -- "$1" --listen "$address" --backend "http://$fake" --api-key "$key" --workers 1 --log-format json
             case $1 in
             weir-cache) set -- "$@" --cache-ttl 10m ;;
+            weir-redis) set -- "$@" --cache-ttl 10m --config "$tmp/redis.yaml" ;;
             weir-limits) set -- "$@" --config "$tmp/limits.yaml" ;;
             esac
             name=$1
@@ -297,6 +303,32 @@ measure_added() {
     rm -f "$tmp/weir-$2.log"
 }
 
+# measure_redis ROUND: a cache of two levels
+measure_redis() {
+    command -v redis-server >/dev/null || return 0
+    taskset -c 1 redis-server --port 0 --unixsocket "$tmp/redis.sock" --save '' --appendonly no --dir "$tmp" >"$tmp/redis.log" &
+    redis_pid=$!
+    status=0
+    start_gateway weir-redis
+    line=$(hit_load "$address" "$pids") || status=1
+    [ $status = 0 ] && note "$1" weir us_per_hit_of_two "$(value cpu_us_per_hit "$line")" || note "$1" weir us_per_hit_of_two failed
+    load json "$address" --count 64 --requests 30000 --bytes 2048 --serial 1000000 >/dev/null || status=1
+    sleep 0.5
+    finish_gateway weir-redis
+    start_gateway weir-redis
+    line=$(load json "$address" --pids "$pids" --count 64 --requests 30000 --bytes 2048 --serial 1000000 --header "x-cache: hit") || status=1
+    if [ $status = 0 ]; then
+        note "$1" weir us_per_redis_hit "$(value cpu_us_per_request "$line")"
+        note "$1" weir redis_hits_per_second "$(value requests_per_second "$line")"
+    else
+        note "$1" weir us_per_redis_hit failed
+    fi
+    finish_gateway weir-redis
+    kill "$redis_pid"
+    wait "$redis_pid" || true
+    redis_pid=
+}
+
 # measure_decisions ROUND: the memory store by itself
 measure_decisions() {
     "$tmp/ratelimit" 100000 2 3 1 >"$tmp/decisions" || true
@@ -390,6 +422,8 @@ limits:
   per_address: { limit: 1000000000/hour, by: address, strategy: sliding_window_counter }
   per_model: { limit: 1000000000/day, by: model, strategy: moving_window }
 END
+# Every look-up has to find its answer, whatever else the machine does.
+echo "redis: { url: 'unix://$tmp/redis.sock', timeout: 2s }" >"$tmp/redis.yaml"
 : >"$tmp/results"
 round=1
 turn=$gateways
@@ -401,6 +435,12 @@ while [ "$round" -le "$rounds" ]; do
             continue
             ;;
         first) measure "$round" direct first ;;
+        redis)
+            case " $gateways " in
+            *" weir "*) measure_redis "$round" ;;
+            esac
+            continue
+            ;;
         misses | limits)
             case " $gateways " in
             *" weir "*) ;;
