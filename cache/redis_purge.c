@@ -10,7 +10,7 @@
 #define TOKEN_DIGITS 32
 #define LOG_KEY "p:log"
 #define LOG_MAX 64 /* purges that the list holds */
-#define EPOCH_TTL_MIN_MS (UINT64_C(24) * 3600 * 1000)
+#define EPOCH_TTL_MIN_MS (UINT64_C(30) * 24 * 3600 * 1000)
 #define LOOK_US 400000
 #define ITEM_MAX (TOKEN_DIGITS + REDIS_PURGE_ORIGIN_LEN + 2 * (2 + REDIS_VALUE_TEXT_MAX))
 

@@ -5,7 +5,8 @@
  * applied when its question was looked up, before it was generated; it is valid as long as they are the same. A purge
  * gives one epoch a new, random value: in that moment all answers that depended on the old one are worth nothing, also
  * those that are still being generated, on whichever gateway; Redis forgets them when they expire. An epoch outlives
- * every answer that was stored before it. (SCAN would take as long as there are keys, in steps between which answers
+ * every answer that was stored before it: it stays for 30 days, or twice the ttl of the gateway that was asked, if that
+ * is more. (SCAN would take as long as there are keys, in steps between which answers
  * appear, and a set of keys for each model would have to be kept in step with what expires.)
  *
  * Memory levels are not asked about epochs, since a hit there costs no command. The purge is also put on a short list

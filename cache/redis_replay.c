@@ -4,8 +4,8 @@
 #include "cache/writer.h"
 #include <stdlib.h>
 
-#define ASKS 3 /* pieces on their way at a time */
-#define HIGH_WATER ((size_t)128 * 1024)
+#define ASKS 2 /* pieces on their way at a time */
+#define HIGH_WATER ((size_t)64 * 1024)
 #define MAX_BYTES ((size_t)4 * 1024 * 1024) /* never reached: HIGH_WATER and what was asked for before */
 #define AGAIN_US 50000
 #define PATIENCE_US 5000000 /* a reader would rather wait than lose its answer */

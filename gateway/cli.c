@@ -279,6 +279,11 @@ static void print_summary(const struct config *config)
     if (config->redis.on)
         redis_url_print(&config->redis.url, redis, sizeof(redis));
     printf("\n  redis      %s", redis);
+    printf("\n  admin      %s", config->admin.key_count == 0           ? "off"
+                                : config->admin.listen.address != NULL ? config->admin.listen.address
+                                                                       : "on the listeners");
+    for (size_t i = 0; i < config->admin.key_count; i++)
+        printf("%s%s", i != 0 ? ", " : ", for ", config->admin.keys[i].name);
     printf("\n  routes     built-in");
     for (size_t i = 0; i != config->route_count; ++i)
         printf("%s%s", i != 0 ? ", " : "; in the file: ", config->routes[i].path);

@@ -292,6 +292,31 @@ def test_a_redis_that_is_killed_and_started_again(t):
     assert state(answer := ask(two, body)) == "HIT" and answer.body == first.body
 
 
+@limit(90)
+def test_a_redis_that_goes_in_the_middle_of_a_replay(t):
+    redis, fake, one, two = fleet(t, more=ADMINS)
+    whole = stored(one, behave="events=1000,size=4000").body
+    for back in (True, False):
+        with two.connect(rcvbuf=16384) as wire:
+            wire.request("POST", CHAT, JSON, json.dumps(chat()))
+            answer = wire.head()
+            assert state(answer) == "HIT"
+            if back:
+                redis.freeze()
+                threading.Timer(0.7, redis.thaw).start()
+                assert b"".join(wire.pieces(answer)) == whole, "it waits for a Redis that comes back"
+            else:
+                redis.kill()
+                body = b"".join(wire.pieces(answer))
+                assert b"[DONE]" not in body and len(body) < len(whole)
+                assert json.loads(events_of(body)[-1][1])["error"]["code"] == "backend_failed", body[-500:]
+        if back:
+            up(two)
+            assert purge(one, {"all": True}).status == 200
+            wait_until(lambda: not holds(two, chat())[0], "the other to forget")
+            assert stored(one, behave="events=1000,size=4000").body == whole
+
+
 @limit(120)
 def test_a_redis_that_talks_nonsense(t):
     redis, fake = t.redis(), t.fake()
