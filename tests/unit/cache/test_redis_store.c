@@ -303,7 +303,7 @@ START_TEST(test_large_answers_come_in_pieces)
         ck_assert_ptr_nonnull(client.entry);
         ck_assert(!client.whole && client.entry->chunk_count == 0);
         ck_assert_uint_eq(client.entry->facts.bytes, text.len);
-        ck_assert_int_eq(client.entry->etag[0], sse ? '\0' : '"');
+        ck_assert_int_eq(cache_entry_etag(client.entry)[0], sse ? '\0' : '"');
         ck_assert(redis_loop_run(&loop, &client.over, LONG_MS));
         ck_assert_int_eq(client.state, STREAM_ENDED);
         ck_assert(span_eq(strbuf_span(&client.got), strbuf_span(&text)));
