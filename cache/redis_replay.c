@@ -1,6 +1,6 @@
 /* A stored answer as a stream: pieces are asked for a few ahead and appended as they come, in order. */
 #include "base/clock.h"
-#include "cache/redis_store_private.h"
+#include "cache/redis_cache_private.h"
 #include "cache/writer.h"
 #include <stdlib.h>
 
@@ -11,7 +11,7 @@
 #define PATIENCE_US 5000000 /* a reader would rather wait than lose its answer */
 
 struct redis_replay {
-    struct redis_store *store;
+    struct redis_cache *store;
     struct redis_replay *next, **slot;
     struct stream *stream;
     struct redis_value_head head; /* without its spans */
@@ -60,7 +60,7 @@ static void break_off(struct redis_replay *replay, enum stream_failure why, cons
 {
     struct stream *stream = replay->stream;
     if (why != STREAM_CANCELLED)
-        redis_store_note(replay->store, REDIS_STORE_BROKEN);
+        redis_cache_note(replay->store, REDIS_CACHE_BROKEN);
     stream_break(stream, why, message); /* those who watch are done with the replay after this */
     destroy(replay);
 }
@@ -94,7 +94,7 @@ static void on_loaded(void *ctx, enum cache_outcome outcome)
 /* What is replayed is put together again for the memory level, unless too much is already. */
 static void load(struct redis_replay *replay, const struct cache_entry *entry)
 {
-    struct redis_store *store = replay->store;
+    struct redis_cache *store = replay->store;
     size_t bytes = (size_t)replay->head.facts.bytes;
     if (bytes > cache_memory_max_entry(store->settings.memory) || store->loading + bytes > store->settings.max_loading)
         return;
@@ -118,7 +118,7 @@ static void load(struct redis_replay *replay, const struct cache_entry *entry)
     store->loading += bytes;
 }
 
-struct redis_replay *redis_replay_create(struct redis_store *store, const struct redis_value_head *head,
+struct redis_replay *redis_replay_create(struct redis_cache *store, const struct redis_value_head *head,
                                          const struct cache_entry *entry)
 {
     struct redis_replay *replay = h2o_mem_alloc(sizeof(*replay));
@@ -150,7 +150,7 @@ struct stream *redis_replay_stream(struct redis_replay *replay)
     return replay->stream;
 }
 
-void redis_replay_end_all(struct redis_store *store)
+void redis_replay_end_all(struct redis_cache *store)
 {
     while (store->replays != NULL)
         break_off(store->replays, STREAM_CANCELLED, NULL);
@@ -238,13 +238,13 @@ static void on_again(struct deadline *deadline)
 
 static void fetch(struct redis_replay *replay)
 {
-    char room[REDIS_STORE_KEY_SIZE];
+    char room[REDIS_CACHE_KEY_SIZE];
     if (deadline_armed(&replay->again))
         return;
     while (!replay->paused && replay->asked < replay->head.piece_count && !replay->asks[replay->asked % ASKS].waiting) {
         struct ask *ask = &replay->asks[replay->asked % ASKS];
-        struct span key = redis_store_piece_key(replay->store, &replay->head, replay->asked, room);
-        if (!redis_store_get(replay->store, &ask->command, key)) {
+        struct span key = redis_cache_piece_key(replay->store, &replay->head, replay->asked, room);
+        if (!redis_cache_get(replay->store, &ask->command, key)) {
             if (replay->asked == replay->had) /* else what is on its way will tell */
                 stumble(replay);
             return;

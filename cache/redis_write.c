@@ -1,7 +1,7 @@
 /* Answers on their way to Redis: one after the other, each value a command of its own, a bounded number of bytes at a
  * time. The reader has had its answer long before. */
 #include "base/clock.h"
-#include "cache/redis_store_private.h"
+#include "cache/redis_cache_private.h"
 #include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +23,7 @@ struct redis_write {
 /* A value on its way. */
 struct redis_put {
     struct redis_command command;
-    struct redis_store *store;
+    struct redis_cache *store;
     struct redis_write *write;
     struct redis_put *next, **slot;
     size_t bytes;
@@ -68,17 +68,17 @@ static struct redis_write *create(struct cache_entry *entry)
 }
 
 /* Frees an answer that nothing refers to any more. */
-static void release(struct redis_store *store, struct redis_write *write)
+static void release(struct redis_cache *store, struct redis_write *write)
 {
     if (write->queued || write->waiting != 0)
         return;
-    redis_store_note(store, write->failed ? REDIS_STORE_NOT_WRITTEN : REDIS_STORE_WRITTEN);
+    redis_cache_note(store, write->failed ? REDIS_CACHE_NOT_WRITTEN : REDIS_CACHE_WRITTEN);
     store->writing -= write->cost;
     cache_entry_release(write->entry);
     free(write);
 }
 
-static void dequeue(struct redis_store *store)
+static void dequeue(struct redis_cache *store)
 {
     struct redis_write *write = store->first_write;
     store->first_write = write->next;
@@ -98,7 +98,7 @@ static void destroy_put(struct redis_put *put)
     free(put);
 }
 
-void redis_write_end_all(struct redis_store *store)
+void redis_write_end_all(struct redis_cache *store)
 {
     while (store->puts != NULL) {
         struct redis_put *put = store->puts;
@@ -117,7 +117,7 @@ void redis_write_end_all(struct redis_store *store)
 /* ---- sending ---- */
 
 /* SET key value PX: the value is the store's scratch. False if it cannot be sent. */
-static bool put_value(struct redis_store *store, struct redis_write *write, struct span key, uint64_t outlive_us)
+static bool put_value(struct redis_cache *store, struct redis_write *write, struct span key, uint64_t outlive_us)
 {
     char ttl[24];
     enum redis_failure why;
@@ -161,29 +161,29 @@ static size_t gather(struct redis_write *write, char *out, size_t max)
     return n;
 }
 
-static bool send_piece(struct redis_store *store, struct redis_write *write)
+static bool send_piece(struct redis_cache *store, struct redis_write *write)
 {
-    char room[REDIS_STORE_KEY_SIZE], bytes[REDIS_VALUE_PIECE];
+    char room[REDIS_CACHE_KEY_SIZE], bytes[REDIS_VALUE_PIECE];
     size_t n = gather(write, bytes, sizeof(bytes));
     strbuf_reset(&store->value);
     redis_value_write_piece(&write->head, write->sent, (struct span){bytes, n}, &store->value);
-    return put_value(store, write, redis_store_piece_key(store, &write->head, write->sent++, room), PIECES_OUTLIVE_US);
+    return put_value(store, write, redis_cache_piece_key(store, &write->head, write->sent++, room), PIECES_OUTLIVE_US);
 }
 
-static bool send_head(struct redis_store *store, struct redis_write *write)
+static bool send_head(struct redis_cache *store, struct redis_write *write)
 {
-    char room[REDIS_STORE_KEY_SIZE], bytes[REDIS_VALUE_INLINE_MAX];
+    char room[REDIS_CACHE_KEY_SIZE], bytes[REDIS_VALUE_INLINE_MAX];
     struct redis_value_head *head = &write->head;
     if (head->piece_count == 0)
         head->body = (struct span){bytes, gather(write, bytes, sizeof(bytes))};
     strbuf_reset(&store->value);
     write->head_sent = true;
     return redis_value_write_head(head, &store->value) &&
-           put_value(store, write, redis_store_head_key(store, &head->key, room), 0);
+           put_value(store, write, redis_cache_head_key(store, &head->key, room), 0);
 }
 
 /* Sends as much as may be on its way. */
-static void pump(struct redis_store *store)
+static void pump(struct redis_cache *store)
 {
     while (store->first_write != NULL && store->on_their_way < WINDOW) {
         struct redis_write *write = store->first_write;
@@ -202,7 +202,7 @@ static void pump(struct redis_store *store)
 static void on_put(struct redis_command *command, const redisReply *reply, enum redis_failure why)
 {
     struct redis_put *put = H2O_STRUCT_FROM_MEMBER(struct redis_put, command, command);
-    struct redis_store *store = put->store;
+    struct redis_cache *store = put->store;
     struct redis_write *write = put->write;
     (void)why;
     if (reply == NULL || reply->type != REDIS_REPLY_STATUS)
@@ -212,13 +212,13 @@ static void on_put(struct redis_command *command, const redisReply *reply, enum 
     pump(store);
 }
 
-void redis_store_put(struct redis_store *store, struct cache_entry *entry)
+void redis_cache_put(struct redis_cache *store, struct cache_entry *entry)
 {
     if (!entry->birth.has_epoch)
         return;
     if (store->writing + entry->allocated > store->settings.max_writing ||
         redis_value_pieces(entry->facts.bytes) > REDIS_VALUE_PIECES_MAX) {
-        redis_store_note(store, REDIS_STORE_PASSED_BY);
+        redis_cache_note(store, REDIS_CACHE_PASSED_BY);
         return;
     }
     struct redis_write *write = create(entry);

@@ -1,7 +1,7 @@
 #include "gateway/answer_cache.h"
 #include "base/clock.h"
 #include "cache/control.h"
-#include "cache/redis_store.h"
+#include "cache/redis_cache.h"
 #include "cache/writer.h"
 #include "gateway/depend.h"
 #include "gateway/limit.h"
@@ -184,7 +184,7 @@ static void on_looked_up(struct redis_lookup *lookup, struct cache_entry *entry,
 /* DEPEND_WAIT, or DEPEND_NEXT if Redis cannot be asked. */
 static enum depend_result look_in_redis(struct call *call, const struct cache_control *control)
 {
-    struct redis_store *store = call->worker->cache_redis;
+    struct redis_cache *store = call->worker->cache_redis;
     if (store == NULL)
         return DEPEND_NEXT;
     struct wait *wait = h2o_mem_alloc(sizeof(*wait));
@@ -233,7 +233,7 @@ enum depend_result depend_cache(struct call *call)
 
 static void on_entry(void *store, struct cache_entry *entry)
 {
-    redis_store_put(store, entry);
+    redis_cache_put(store, entry);
 }
 
 void answer_cache_store(struct call *call, const struct exchange_head *head, struct stream *stream)
@@ -243,7 +243,7 @@ void answer_cache_store(struct call *call, const struct exchange_head *head, str
     struct cache_header headers[head->header_count + 1];
     for (size_t i = 0; i < head->header_count; i++)
         headers[i] = (struct cache_header){head->headers[i].name, head->headers[i].value};
-    struct redis_store *store = call->worker->cache_redis;
+    struct redis_cache *store = call->worker->cache_redis;
     struct cache_writer_settings settings = {
         .memory = call->worker->server->cache,
         .key = call->cache.key,

@@ -289,12 +289,12 @@ static void write_cache_redis(struct worker *const *workers, size_t worker_count
         return;
     strbuf_puts(out, "# HELP weir_cache_redis_total What became of look-ups, writes and replays of answers in Redis.\n"
                      "# TYPE weir_cache_redis_total counter\n");
-    for (int event = 0; event < REDIS_STORE_EVENTS; event++) {
+    for (int event = 0; event < REDIS_CACHE_EVENTS; event++) {
         uint64_t sum = 0;
         for (size_t i = 0; i < worker_count; i++)
-            sum += redis_store_count(workers[i]->cache_redis, (enum redis_store_event)event);
+            sum += redis_cache_count(workers[i]->cache_redis, (enum redis_cache_event)event);
         strbuf_printf(out, "weir_cache_redis_total{event=\"%s\"} %llu\n",
-                      redis_store_event_name((enum redis_store_event)event), (unsigned long long)sum);
+                      redis_cache_event_name((enum redis_cache_event)event), (unsigned long long)sum);
     }
 }
 

@@ -121,7 +121,7 @@ static void prepare_cache(struct worker *worker)
 {
     const struct config *config = worker->site->config, *first = worker->server->first;
     struct cache_memory *memory = worker->server->cache;
-    struct redis_store_settings settings = {
+    struct redis_cache_settings settings = {
         .link = worker->redis,
         .deadlines = &worker->deadlines,
         .memory = memory,
@@ -131,7 +131,7 @@ static void prepare_cache(struct worker *worker)
     };
     if (memory == NULL || worker->redis == NULL)
         return;
-    worker->cache_redis = redis_store_create(&settings);
+    worker->cache_redis = redis_cache_create(&settings);
     if (worker->index == 0)
         worker->purge_watch = redis_purge_watch_create(worker->redis, &worker->deadlines, memory, settings.prefix,
                                                        &worker->server->purge_origin);
@@ -341,7 +341,7 @@ static void dispose(struct worker *worker)
     pthread_mutex_unlock(&worker->lock);
     connections_dispose(worker);
     redis_purge_watch_destroy(worker->purge_watch);
-    redis_store_close(worker->cache_redis);
+    redis_cache_close(worker->cache_redis);
     redis_worker_stop(&worker->redis_worker);
     worker->redis = NULL;
     pool_release(worker->pool);
@@ -408,7 +408,7 @@ void worker_destroy(struct worker *worker)
 {
     telemetry_dispose(&worker->telemetry);
     cache_keyer_destroy(worker->keyer);
-    redis_store_destroy(worker->cache_redis);
+    redis_cache_destroy(worker->cache_redis);
     redis_worker_dispose(&worker->redis_worker);
     deadlines_dispose(&worker->deadlines);
     site_release(worker->site);

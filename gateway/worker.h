@@ -5,7 +5,7 @@
 
 #include "backends/pool.h"
 #include "base/deadline.h"
-#include "cache/redis_store.h"
+#include "cache/redis_cache.h"
 #include "gateway/connection.h"
 #include "gateway/listener.h"
 #include "gateway/redis_state.h"
@@ -55,7 +55,7 @@ struct worker {
     struct cache_keyer *keyer;
     struct redis_link *redis; /* NULL: there is none */
     struct redis_worker redis_worker;
-    struct redis_store *cache_redis;       /* the cache's second level; NULL: there is none */
+    struct redis_cache *cache_redis;       /* the cache's second level; NULL: there is none */
     struct redis_purge_watch *purge_watch; /* of the whole process; NULL on other workers */
     uint64_t completion_average;           /* tokens of an answer, for requests that do not say how many they want */
     h2o_multithread_receiver_t mailbox;

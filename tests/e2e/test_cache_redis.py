@@ -372,7 +372,7 @@ def test_connections_cut_in_a_loop_under_load(t):
     assert event(two, "hit") > 0
 
 
-def test_a_full_redis_stores_nothing_and_harms_nobody(t):
+def test_a_full_redis_caches_nothing_and_harms_nobody(t):
     redis, fake, one, two = fleet(t)
     stored(one)
     redis.ask("CONFIG", "SET", "maxmemory", "1")

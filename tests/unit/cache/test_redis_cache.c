@@ -1,5 +1,5 @@
 #include "base/clock.h"
-#include "cache/redis_store.h"
+#include "cache/redis_cache.h"
 #include "redis_server.h"
 #include <check.h>
 
@@ -12,7 +12,7 @@ static struct redis_link *up_link;
 static struct redis_url url;
 static bool is_up;
 static struct cache_memory *memory;
-static struct redis_store *store;
+static struct redis_cache *store;
 static struct redis_purge_origin origin;
 
 static void on_state(void *ctx, bool up, const char *why)
@@ -31,13 +31,13 @@ static void open_store(uint64_t timeout_us)
     up_link = redis_link_create(&settings, &loop.ctx, &loop.deadlines);
     ck_assert(redis_loop_run(&loop, &is_up, LONG_MS));
     memory = cache_memory_create(&(struct cache_memory_settings){.max_bytes = 64 << 20, .max_entry = 16 << 20});
-    struct redis_store_settings store_settings = {.link = up_link,
+    struct redis_cache_settings store_settings = {.link = up_link,
                                                   .deadlines = &loop.deadlines,
                                                   .memory = memory,
                                                   .prefix = SPAN("w:"),
                                                   .timeout_us = timeout_us,
                                                   .ttl_us = TTL_US};
-    store = redis_store_create(&store_settings);
+    store = redis_cache_create(&store_settings);
     redis_purge_origin_init(&origin);
 }
 
@@ -52,8 +52,8 @@ static void setup(void)
 
 static void teardown(void)
 {
-    redis_store_close(store);
-    redis_store_destroy(store);
+    redis_cache_close(store);
+    redis_cache_destroy(store);
     redis_link_destroy(up_link);
     redis_url_dispose(&url);
     cache_memory_destroy(memory);
@@ -240,12 +240,12 @@ static void put(char c, bool sse, size_t bytes)
 {
     struct cache_birth birth = birth_of(c);
     struct cache_entry *entry = make(c, sse, bytes, &birth);
-    uint64_t before = redis_store_count(store, REDIS_STORE_WRITTEN);
-    redis_store_put(store, entry);
+    uint64_t before = redis_cache_count(store, REDIS_CACHE_WRITTEN);
+    redis_cache_put(store, entry);
     cache_entry_release(entry);
-    for (int i = 0; i < 2000 && redis_store_count(store, REDIS_STORE_WRITTEN) == before; i++)
+    for (int i = 0; i < 2000 && redis_cache_count(store, REDIS_CACHE_WRITTEN) == before; i++)
         redis_loop_run(&loop, NULL, 5);
-    ck_assert_uint_eq(redis_store_count(store, REDIS_STORE_WRITTEN), before + 1);
+    ck_assert_uint_eq(redis_cache_count(store, REDIS_CACHE_WRITTEN), before + 1);
 }
 
 static bool in_memory(char c)
@@ -359,7 +359,7 @@ START_TEST(test_readers_that_leave)
     dispose(&client);
     client.paused = true; /* the store's end */
     look_up(&client, 'a');
-    redis_store_close(store);
+    redis_cache_close(store);
     ck_assert_int_eq(stream_state(client.subscriber._stream), STREAM_BROKEN);
     stream_unsubscribe(&client.subscriber);
     dispose(&client);
@@ -381,7 +381,7 @@ START_TEST(test_what_is_not_whole_is_a_miss)
     over_keys("w:c:6363*", "redis.call('APPEND', k, 'x')");
     look_up(&client, 'c');
     ck_assert_ptr_null(client.entry);
-    ck_assert_uint_eq(redis_store_count(store, REDIS_STORE_CORRUPT), 2);
+    ck_assert_uint_eq(redis_cache_count(store, REDIS_CACHE_CORRUPT), 2);
     over_keys("w:c:6363*", "redis.call('DEL', k) redis.call('LPUSH', k, 'x')"); /* another type */
     look_up(&client, 'c');
     ck_assert_ptr_null(client.entry);
@@ -411,7 +411,7 @@ START_TEST(test_a_piece_that_goes_during_a_replay_breaks_the_stream)
     ck_assert_msg(memcmp(client.got.base + client.got.len - 2, "\n\n", 2) == 0, "between two events");
     ck_assert(memcmp(client.got.base, text.base, client.got.len) == 0);
     ck_assert(!in_memory('a'));
-    ck_assert_uint_eq(redis_store_count(store, REDIS_STORE_BROKEN), 1);
+    ck_assert_uint_eq(redis_cache_count(store, REDIS_CACHE_BROKEN), 1);
     dispose(&client);
 }
 END_TEST
@@ -487,7 +487,7 @@ START_TEST(test_purges)
                 continue;
             /* An answer that was asked for before the purge and comes after it. */
             struct cache_entry *entry = make('a', true, 100, &before);
-            redis_store_put(store, entry);
+            redis_cache_put(store, entry);
             cache_entry_release(entry);
             redis_loop_run(&loop, NULL, 20);
             ck_assert_msg(!is_there('a'), "purge %zu", i);
@@ -583,9 +583,9 @@ START_TEST(test_a_server_that_is_gone_or_frozen)
     ck_assert(!start(&client, 'a'));
     struct cache_birth birth = {.has_epoch = true};
     struct cache_entry *entry = make('a', true, 100, &birth);
-    redis_store_put(store, entry);
+    redis_cache_put(store, entry);
     cache_entry_release(entry);
-    ck_assert_uint_eq(redis_store_count(store, REDIS_STORE_NOT_WRITTEN), 1);
+    ck_assert_uint_eq(redis_cache_count(store, REDIS_CACHE_NOT_WRITTEN), 1);
 }
 END_TEST
 
@@ -595,23 +595,23 @@ START_TEST(test_what_waits_for_redis_is_bounded)
     kill(server.pid, SIGSTOP);
     struct cache_entry *entry = make('a', true, 3 << 20, &birth);
     for (int i = 0; i < 10; i++)
-        redis_store_put(store, entry);
-    ck_assert_uint_eq(redis_store_count(store, REDIS_STORE_PASSED_BY), 5);
+        redis_cache_put(store, entry);
+    ck_assert_uint_eq(redis_cache_count(store, REDIS_CACHE_PASSED_BY), 5);
     birth.has_epoch = false;
     struct cache_entry *unborn = make('b', true, 100, &birth);
-    redis_store_put(store, unborn);
-    ck_assert_uint_eq(redis_store_count(store, REDIS_STORE_PASSED_BY), 5);
+    redis_cache_put(store, unborn);
+    ck_assert_uint_eq(redis_cache_count(store, REDIS_CACHE_PASSED_BY), 5);
     cache_entry_release(unborn);
     kill(server.pid, SIGCONT);
-    for (int i = 0; i < 2000 && redis_store_count(store, REDIS_STORE_WRITTEN) < 5; i++)
+    for (int i = 0; i < 2000 && redis_cache_count(store, REDIS_CACHE_WRITTEN) < 5; i++)
         redis_loop_run(&loop, NULL, 5);
-    ck_assert_uint_eq(redis_store_count(store, REDIS_STORE_WRITTEN), 5);
+    ck_assert_uint_eq(redis_cache_count(store, REDIS_CACHE_WRITTEN), 5);
     cache_entry_release(entry);
     kill(server.pid, SIGSTOP); /* the end comes while they wait */
     entry = make('a', true, 3 << 20, &birth);
     entry->birth.has_epoch = true;
     for (int i = 0; i < 3; i++)
-        redis_store_put(store, entry);
+        redis_cache_put(store, entry);
     cache_entry_release(entry);
     kill(server.pid, SIGCONT);
 }
@@ -619,8 +619,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("redis_store");
-    TCase *tc = tcase_create("redis_store");
+    Suite *suite = suite_create("redis_cache");
+    TCase *tc = tcase_create("redis_cache");
     tcase_set_timeout(tc, 120);
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, test_small_answers);

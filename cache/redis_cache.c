@@ -1,6 +1,6 @@
-#include "cache/redis_store.h"
+#include "cache/redis_cache.h"
 #include "base/clock.h"
-#include "cache/redis_store_private.h"
+#include "cache/redis_cache_private.h"
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,9 +27,9 @@ struct redis_lookup_pieces {
 
 /* ---- life ---- */
 
-struct redis_store *redis_store_create(const struct redis_store_settings *settings)
+struct redis_cache *redis_cache_create(const struct redis_cache_settings *settings)
 {
-    struct redis_store *store = h2o_mem_alloc(sizeof(*store));
+    struct redis_cache *store = h2o_mem_alloc(sizeof(*store));
     assert(settings->prefix.len <= REDIS_PURGE_PREFIX_MAX);
     memset(store, 0, sizeof(*store));
     store->settings = *settings;
@@ -43,7 +43,7 @@ struct redis_store *redis_store_create(const struct redis_store_settings *settin
     return store;
 }
 
-void redis_store_close(struct redis_store *store)
+void redis_cache_close(struct redis_cache *store)
 {
     if (store == NULL)
         return;
@@ -52,37 +52,37 @@ void redis_store_close(struct redis_store *store)
     strbuf_dispose(&store->value);
 }
 
-void redis_store_destroy(struct redis_store *store)
+void redis_cache_destroy(struct redis_cache *store)
 {
     free(store);
 }
 
-uint64_t redis_store_count(const struct redis_store *store, enum redis_store_event event)
+uint64_t redis_cache_count(const struct redis_cache *store, enum redis_cache_event event)
 {
     return atomic_load_explicit(&store->counts[event], memory_order_relaxed);
 }
 
-const char *redis_store_event_name(enum redis_store_event event)
+const char *redis_cache_event_name(enum redis_cache_event event)
 {
-    static const char *const names[REDIS_STORE_EVENTS] = {
-        [REDIS_STORE_HIT] = "hit",
-        [REDIS_STORE_MISS] = "miss",
-        [REDIS_STORE_EXPIRED] = "expired",
-        [REDIS_STORE_PURGED] = "purged",
-        [REDIS_STORE_CORRUPT] = "corrupt",
-        [REDIS_STORE_FAILED] = "failed",
-        [REDIS_STORE_WRITTEN] = "written",
-        [REDIS_STORE_NOT_WRITTEN] = "not_written",
-        [REDIS_STORE_PASSED_BY] = "passed_by",
-        [REDIS_STORE_BROKEN] = "broken",
+    static const char *const names[REDIS_CACHE_EVENTS] = {
+        [REDIS_CACHE_HIT] = "hit",
+        [REDIS_CACHE_MISS] = "miss",
+        [REDIS_CACHE_EXPIRED] = "expired",
+        [REDIS_CACHE_PURGED] = "purged",
+        [REDIS_CACHE_CORRUPT] = "corrupt",
+        [REDIS_CACHE_FAILED] = "failed",
+        [REDIS_CACHE_WRITTEN] = "written",
+        [REDIS_CACHE_NOT_WRITTEN] = "not_written",
+        [REDIS_CACHE_PASSED_BY] = "passed_by",
+        [REDIS_CACHE_BROKEN] = "broken",
     };
     return names[event];
 }
 
 /* ---- keys and commands ---- */
 
-static struct span with_prefix(const struct redis_store *store, const char *key, size_t len,
-                               char room[REDIS_STORE_KEY_SIZE])
+static struct span with_prefix(const struct redis_cache *store, const char *key, size_t len,
+                               char room[REDIS_CACHE_KEY_SIZE])
 {
     struct span prefix = store->settings.prefix;
     memcpy(room, prefix.base, prefix.len);
@@ -90,21 +90,21 @@ static struct span with_prefix(const struct redis_store *store, const char *key,
     return (struct span){room, prefix.len + len};
 }
 
-struct span redis_store_head_key(const struct redis_store *store, const struct cache_key *key,
-                                 char room[REDIS_STORE_KEY_SIZE])
+struct span redis_cache_head_key(const struct redis_cache *store, const struct cache_key *key,
+                                 char room[REDIS_CACHE_KEY_SIZE])
 {
     char text[REDIS_VALUE_KEY_SIZE];
     return with_prefix(store, text, redis_value_head_key(key, text), room);
 }
 
-struct span redis_store_piece_key(const struct redis_store *store, const struct redis_value_head *head, size_t index,
-                                  char room[REDIS_STORE_KEY_SIZE])
+struct span redis_cache_piece_key(const struct redis_cache *store, const struct redis_value_head *head, size_t index,
+                                  char room[REDIS_CACHE_KEY_SIZE])
 {
     char text[REDIS_VALUE_KEY_SIZE];
     return with_prefix(store, text, redis_value_piece_key(head, index, text), room);
 }
 
-bool redis_store_get(struct redis_store *store, struct redis_command *command, struct span key)
+bool redis_cache_get(struct redis_cache *store, struct redis_command *command, struct span key)
 {
     char last[24];
     enum redis_failure why;
@@ -132,9 +132,9 @@ static void stop(struct redis_lookup *lookup)
     lookup->_pieces = NULL;
 }
 
-static void finish_without(struct redis_lookup *lookup, enum redis_store_event what)
+static void finish_without(struct redis_lookup *lookup, enum redis_cache_event what)
 {
-    redis_store_note(lookup->_store, what);
+    redis_cache_note(lookup->_store, what);
     stop(lookup);
     lookup->on_done(lookup, NULL, false);
 }
@@ -143,7 +143,7 @@ static void fail(struct redis_lookup *lookup, enum redis_failure why)
 {
     if (why == REDIS_LATE)
         lookup->_store->skip_until_us = clock_us() + SKIP_US;
-    finish_without(lookup, REDIS_STORE_FAILED);
+    finish_without(lookup, REDIS_CACHE_FAILED);
 }
 
 static void on_late(struct deadline *deadline)
@@ -161,7 +161,7 @@ void redis_lookup_cancel(struct redis_lookup *lookup)
 
 static bool ask_epochs(struct redis_lookup *lookup, const struct redis_purge_target *of)
 {
-    char keys[REDIS_PURGE_EPOCHS][REDIS_PURGE_KEY_MAX], rooms[REDIS_PURGE_EPOCHS][REDIS_STORE_KEY_SIZE];
+    char keys[REDIS_PURGE_EPOCHS][REDIS_PURGE_KEY_MAX], rooms[REDIS_PURGE_EPOCHS][REDIS_CACHE_KEY_SIZE];
     struct span pieces[1 + REDIS_PURGE_EPOCHS] = {SPAN("MGET")};
     enum redis_failure why;
     redis_purge_epoch_keys(of, keys);
@@ -170,9 +170,9 @@ static bool ask_epochs(struct redis_lookup *lookup, const struct redis_purge_tar
     return redis_link_send(lookup->_store->settings.link, &lookup->_first, pieces, 1 + REDIS_PURGE_EPOCHS, &why);
 }
 
-bool redis_lookup_start(struct redis_lookup *lookup, struct redis_store *store, const struct redis_question *question)
+bool redis_lookup_start(struct redis_lookup *lookup, struct redis_cache *store, const struct redis_question *question)
 {
-    char room[REDIS_STORE_KEY_SIZE];
+    char room[REDIS_CACHE_KEY_SIZE];
     uint64_t now = clock_us();
     lookup->_store = store;
     lookup->_key = *question->key;
@@ -184,13 +184,13 @@ bool redis_lookup_start(struct redis_lookup *lookup, struct redis_store *store, 
     lookup->birth = (struct cache_birth){.purges = cache_memory_purges(store->settings.memory)};
     /* Replies come in the order of their commands: with the head's the epochs are known. */
     if (now < store->skip_until_us || !ask_epochs(lookup, &question->of)) {
-        redis_store_note(store, REDIS_STORE_FAILED);
+        redis_cache_note(store, REDIS_CACHE_FAILED);
         return false;
     }
     if (!question->only_epochs &&
-        !redis_store_get(store, &lookup->_second, redis_store_head_key(store, question->key, room))) {
+        !redis_cache_get(store, &lookup->_second, redis_cache_head_key(store, question->key, room))) {
         redis_command_cancel(&lookup->_first);
-        redis_store_note(store, REDIS_STORE_FAILED);
+        redis_cache_note(store, REDIS_CACHE_FAILED);
         return false;
     }
     return true;
@@ -255,7 +255,7 @@ static void finish_whole(struct redis_lookup *lookup, const struct redis_value_h
     struct cache_entry *entry = make_entry(lookup, head, age_us);
     cache_entry_retain(entry);
     cache_memory_insert(memory, entry, clock_us());
-    redis_store_note(lookup->_store, REDIS_STORE_HIT);
+    redis_cache_note(lookup->_store, REDIS_CACHE_HIT);
     stop(lookup);
     lookup->on_done(lookup, entry, true);
 }
@@ -264,19 +264,19 @@ static void finish_whole(struct redis_lookup *lookup, const struct redis_value_h
  * is another way to answer. */
 static bool ask_pieces(struct redis_lookup *lookup)
 {
-    struct redis_store *store = lookup->_store;
+    struct redis_cache *store = lookup->_store;
     const struct redis_value_head *head = &lookup->_pieces->head;
     size_t count = head->piece_count;
-    char(*rooms)[REDIS_STORE_KEY_SIZE] = h2o_mem_alloc(count * sizeof(*rooms));
+    char(*rooms)[REDIS_CACHE_KEY_SIZE] = h2o_mem_alloc(count * sizeof(*rooms));
     struct span *pieces = h2o_mem_alloc((count + 1) * sizeof(*pieces));
     enum redis_failure why;
     pieces[0] = SPAN("EXISTS");
     for (size_t i = 0; i < count; i++)
-        pieces[1 + i] = redis_store_piece_key(store, head, i, rooms[i]);
+        pieces[1 + i] = redis_cache_piece_key(store, head, i, rooms[i]);
     lookup->_first.on_reply = on_exists;
     lookup->_second.on_reply = on_first_piece;
     bool sent = redis_link_send(store->settings.link, &lookup->_first, pieces, count + 1, &why) &&
-                redis_store_get(store, &lookup->_second, pieces[1]);
+                redis_cache_get(store, &lookup->_second, pieces[1]);
     free(pieces);
     free(rooms);
     return sent;
@@ -285,7 +285,7 @@ static bool ask_pieces(struct redis_lookup *lookup)
 static void on_head(struct redis_command *command, const redisReply *reply, enum redis_failure why)
 {
     struct redis_lookup *lookup = H2O_STRUCT_FROM_MEMBER(struct redis_lookup, _second, command);
-    struct redis_store *store = lookup->_store;
+    struct redis_cache *store = lookup->_store;
     struct redis_value_head head;
     if (reply == NULL) {
         fail(lookup, why);
@@ -293,18 +293,18 @@ static void on_head(struct redis_command *command, const redisReply *reply, enum
     }
     struct span value = string_of(reply);
     if (reply->type == REDIS_REPLY_STRING && value.len == 0) {
-        finish_without(lookup, REDIS_STORE_MISS);
+        finish_without(lookup, REDIS_CACHE_MISS);
         return;
     }
     if (!redis_value_read_head(value, &lookup->_key, &head)) {
-        finish_without(lookup, REDIS_STORE_CORRUPT);
+        finish_without(lookup, REDIS_CACHE_CORRUPT);
         return;
     }
     uint64_t age_us = age_of(&head);
     if (memcmp(head.epoch, lookup->birth.epoch, CACHE_EPOCH_LEN) != 0) {
-        finish_without(lookup, REDIS_STORE_PURGED);
+        finish_without(lookup, REDIS_CACHE_PURGED);
     } else if (age_us > store->settings.ttl_us) {
-        finish_without(lookup, REDIS_STORE_EXPIRED);
+        finish_without(lookup, REDIS_CACHE_EXPIRED);
     } else if (head.piece_count == 0) {
         finish_whole(lookup, &head, age_us);
     } else {
@@ -341,10 +341,10 @@ static void on_first_piece(struct redis_command *command, const redisReply *repl
         return;
     }
     if (!pieces->all_there || !redis_value_read_piece(string_of(reply), &pieces->head, 0, &bytes)) {
-        finish_without(lookup, pieces->all_there ? REDIS_STORE_CORRUPT : REDIS_STORE_MISS);
+        finish_without(lookup, pieces->all_there ? REDIS_CACHE_CORRUPT : REDIS_CACHE_MISS);
         return;
     }
-    redis_store_note(lookup->_store, REDIS_STORE_HIT);
+    redis_cache_note(lookup->_store, REDIS_CACHE_HIT);
     deadline_disarm(lookup->_store->settings.deadlines, &lookup->_deadline);
     /* The owner may free the lookup in on_done. */
     lookup->_pieces = NULL;

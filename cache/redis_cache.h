@@ -13,16 +13,16 @@
  * Limits: commands of at most REDIS_VALUE_MAX bytes, half a MiB of answers on their way to Redis, `max_writing`
  * bytes of answers that wait for it, `max_loading` bytes of answers that are being put together for memory. What is
  * beyond them is passed by and counted. One thread. */
-#ifndef WEIR_CACHE_REDIS_STORE_H
-#define WEIR_CACHE_REDIS_STORE_H
+#ifndef WEIR_CACHE_REDIS_CACHE_H
+#define WEIR_CACHE_REDIS_CACHE_H
 
 #include "cache/redis_purge.h"
 #include "cache/redis_value.h"
 
-struct redis_store;
+struct redis_cache;
 struct redis_lookup;
 
-struct redis_store_settings {
+struct redis_cache_settings {
     struct redis_link *link;
     struct deadlines *deadlines;
     struct cache_memory *memory; /* where hits go */
@@ -34,26 +34,26 @@ struct redis_store_settings {
 };
 
 /* What happened, added up since the start. */
-enum redis_store_event {
-    REDIS_STORE_HIT,
-    REDIS_STORE_MISS,
-    REDIS_STORE_EXPIRED, /* older than this gateway's ttl */
-    REDIS_STORE_PURGED,  /* there, and purged */
-    REDIS_STORE_CORRUPT, /* there, and not what it should be */
-    REDIS_STORE_FAILED,  /* Redis is down, late, refuses … */
-    REDIS_STORE_WRITTEN,
-    REDIS_STORE_NOT_WRITTEN, /* Redis failed */
-    REDIS_STORE_PASSED_BY,   /* too much waits already, or too large */
-    REDIS_STORE_BROKEN,      /* a replay that broke */
-    REDIS_STORE_EVENTS,
+enum redis_cache_event {
+    REDIS_CACHE_HIT,
+    REDIS_CACHE_MISS,
+    REDIS_CACHE_EXPIRED, /* older than this gateway's ttl */
+    REDIS_CACHE_PURGED,  /* there, and purged */
+    REDIS_CACHE_CORRUPT, /* there, and not what it should be */
+    REDIS_CACHE_FAILED,  /* Redis is down, late, refuses … */
+    REDIS_CACHE_WRITTEN,
+    REDIS_CACHE_NOT_WRITTEN, /* Redis failed */
+    REDIS_CACHE_PASSED_BY,   /* too much waits already, or too large */
+    REDIS_CACHE_BROKEN,      /* a replay that broke */
+    REDIS_CACHE_EVENTS,
 };
 
 /* A store over a link. */
-struct redis_store *redis_store_create(const struct redis_store_settings *settings);
+struct redis_cache *redis_cache_create(const struct redis_cache_settings *settings);
 
 /* Breaks off what is under way; the link may then go. Only the counts are left. NULL is fine for both. */
-void redis_store_close(struct redis_store *store);
-void redis_store_destroy(struct redis_store *store);
+void redis_cache_close(struct redis_cache *store);
+void redis_cache_destroy(struct redis_cache *store);
 
 /* A question to Redis; embedded in its owner, zeroed. */
 struct redis_lookup {
@@ -61,7 +61,7 @@ struct redis_lookup {
      * or cannot be had. Without `whole` the entry has everything but the body, which redis_lookup_replay streams. */
     void (*on_done)(struct redis_lookup *lookup, struct cache_entry *entry, bool whole);
     struct cache_birth birth; /* for an answer that is now generated; set when on_done is called */
-    struct redis_store *_store;
+    struct redis_cache *_store;
     struct redis_command _first, _second;
     struct deadline _deadline;
     struct cache_key _key;
@@ -79,7 +79,7 @@ struct redis_question {
 };
 
 /* Asks. False if Redis cannot be asked now: on_done will not be called, `birth` knows of no epoch. */
-bool redis_lookup_start(struct redis_lookup *lookup, struct redis_store *store, const struct redis_question *question);
+bool redis_lookup_start(struct redis_lookup *lookup, struct redis_cache *store, const struct redis_question *question);
 
 /* Forgets a lookup; nothing happens if it is over. */
 void redis_lookup_cancel(struct redis_lookup *lookup);
@@ -89,12 +89,12 @@ void redis_lookup_cancel(struct redis_lookup *lookup);
 struct stream *redis_lookup_replay(struct redis_lookup *lookup);
 
 /* Stores an answer, which takes a count of its own. Does nothing for one that was born without an epoch. */
-void redis_store_put(struct redis_store *store, struct cache_entry *entry);
+void redis_cache_put(struct redis_cache *store, struct cache_entry *entry);
 
 /* Any thread; approximate while the store's thread runs. */
-uint64_t redis_store_count(const struct redis_store *store, enum redis_store_event event);
+uint64_t redis_cache_count(const struct redis_cache *store, enum redis_cache_event event);
 
 /* "hit", "miss", …: for metric labels. */
-const char *redis_store_event_name(enum redis_store_event event);
+const char *redis_cache_event_name(enum redis_cache_event event);
 
 #endif
