@@ -170,7 +170,8 @@ static bool ask_epochs(struct redis_lookup *lookup, const struct redis_purge_tar
     return redis_link_send(lookup->_store->settings.link, &lookup->_first, pieces, 1 + REDIS_PURGE_EPOCHS, &why);
 }
 
-bool redis_lookup_start(struct redis_lookup *lookup, struct redis_cache *store, const struct redis_question *question)
+bool redis_lookup_start(struct redis_lookup *lookup, struct redis_cache *store,
+                        const struct redis_lookup_question *question)
 {
     char room[REDIS_CACHE_KEY_SIZE];
     uint64_t now = clock_us();

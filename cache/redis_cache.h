@@ -72,14 +72,15 @@ struct redis_lookup {
 };
 
 /* What is asked for. */
-struct redis_question {
+struct redis_lookup_question {
     const struct cache_key *key;
     struct redis_purge_target of; /* whose answer it is */
     bool only_epochs;             /* the answer itself is not wanted: on_done tells its birth */
 };
 
 /* Asks. False if Redis cannot be asked now: on_done will not be called, `birth` knows of no epoch. */
-bool redis_lookup_start(struct redis_lookup *lookup, struct redis_cache *store, const struct redis_question *question);
+bool redis_lookup_start(struct redis_lookup *lookup, struct redis_cache *store,
+                        const struct redis_lookup_question *question);
 
 /* Forgets a lookup; nothing happens if it is over. */
 void redis_lookup_cancel(struct redis_lookup *lookup);

@@ -189,7 +189,7 @@ static enum depend_result look_in_redis(struct call *call, const struct cache_co
         return DEPEND_NEXT;
     struct wait *wait = h2o_mem_alloc(sizeof(*wait));
     *wait = (struct wait){.job.end = end_wait, .lookup.on_done = on_looked_up, .call = call, .control = *control};
-    struct redis_question question = {
+    struct redis_lookup_question question = {
         .key = &call->cache.key, .of = {scope_name(call), call_model(call)}, .only_epochs = control->no_cache};
     if (!redis_lookup_start(&wait->lookup, store, &question)) {
         free(wait);

@@ -206,7 +206,7 @@ static bool start(struct client *client, char c)
     static struct cache_key key;
     key = key_of(c);
     client->lookup.on_done = on_found;
-    struct redis_question question = {.key = &key, .of = {SPAN("alice"), SPAN("llama")}};
+    struct redis_lookup_question question = {.key = &key, .of = {SPAN("alice"), SPAN("llama")}};
     return redis_lookup_start(&client->lookup, store, &question);
 }
 
