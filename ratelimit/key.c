@@ -1,5 +1,7 @@
 #include "ratelimit/key.h"
+#include "base/digest.h"
 #include "base/ids.h"
+#include <assert.h>
 #include <endian.h>
 
 struct sip {
@@ -80,11 +82,51 @@ static inline struct key finish(struct sip *s)
     return key;
 }
 
+/* ---- SHA-256 ---- */
+
+#define PART_MAX 256
+
+static size_t put_word(unsigned char *to, uint64_t word)
+{
+    word = htole64(word);
+    memcpy(to, &word, sizeof(word));
+    return sizeof(word);
+}
+
+static struct key digest_public(const struct span *parts, size_t count)
+{
+    unsigned char text[8 + KEY_PARTS_MAX * (8 + PART_MAX)], digest[DIGEST_SHA256_LEN];
+    size_t len = put_word(text, count);
+    struct key key;
+    assert(count <= KEY_PARTS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        struct span part = parts[i];
+        len += put_word(text + len, part.len);
+        if (part.len > PART_MAX) {
+            digest_sha256(part, text + len);
+            len += DIGEST_SHA256_LEN;
+            continue;
+        }
+        if (part.len != 0)
+            memcpy(text + len, part.base, part.len);
+        len += part.len;
+        for (; len % 8 != 0; len++)
+            text[len] = 0;
+    }
+    digest_sha256((struct span){(const char *)text, len}, digest);
+    memcpy(key.word, digest, sizeof(key.word));
+    key.word[0] = be64toh(key.word[0]);
+    key.word[1] = be64toh(key.word[1]);
+    return key;
+}
+
 /* ---- keys ---- */
 
 struct key key_make(const struct key_secret *secret, const struct span *parts, size_t count)
 {
     struct sip s;
+    if (secret == NULL)
+        return digest_public(parts, count);
     start(&s, secret);
     add_word(&s, count);
     for (size_t i = 0; i < count; i++)

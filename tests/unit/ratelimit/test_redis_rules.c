@@ -1,8 +1,9 @@
 /* The Lua scripts in a real Redis, held to vectors.txt and to what the C implementation answers. */
 #include "ratelimit/redis_scripts.h"
-#include "ratelimit/redis_server.h"
 #include "ratelimit/redis_wire.h"
+#include "redis_server.h"
 #include <check.h>
+#include <hiredis/hiredis.h>
 #include <inttypes.h>
 
 #define PREFIX SPAN("t:")
@@ -13,8 +14,10 @@ static char shas[REDIS_SCRIPTS][41];
 
 static void connect_and_load(void)
 {
-    redis_server_start(&server);
-    redis = redis_server_connect(&server);
+    redis_server_prepare(&server);
+    redis_server_start(&server, NULL);
+    redis = redisConnectUnix(server.path);
+    ck_assert(redis != NULL && redis->err == 0);
     for (int i = 0; i < REDIS_SCRIPTS; i++) {
         redisReply *reply = redisCommand(redis, "SCRIPT LOAD %s", redis_scripts[i]);
         ck_assert_msg(reply != NULL && reply->type == REDIS_REPLY_STRING, "script %d: %s", i,
@@ -27,7 +30,7 @@ static void connect_and_load(void)
 static void disconnect(void)
 {
     redisFree(redis);
-    redis_server_stop(&server);
+    redis_server_dispose(&server);
 }
 
 static redisReply *run(enum redis_script script, const struct redis_wire *wire)
@@ -385,8 +388,10 @@ int main(void)
 {
     Suite *suite = suite_create("redis_rules");
     TCase *tcase = tcase_create("vectors");
-    if (!redis_server_installed())
+    if (system("command -v redis-server >/dev/null 2>&1") != 0) {
+        fprintf(stderr, "SKIPPED: redis-server is not installed; the scripts were not tested\n");
         return 0;
+    }
     tcase_add_unchecked_fixture(tcase, connect_and_load, disconnect);
     tcase_add_checked_fixture(tcase, forget_all, NULL);
     tcase_set_timeout(tcase, 120);
