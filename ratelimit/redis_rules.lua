@@ -25,48 +25,6 @@ if not now then
     now, slack_ms = time[1] * 1000000 + time[2], 2000
 end
 
--- floor(a * b / c), which is below 2^53, and the rest.
-local function mul_div(a, b, c)
-    local whole = 0
-    if b >= c then
-        local rest = fmod(b, c)
-        whole, b = (b - rest) / c * a, rest
-    end
-    local product = a * b
-    if product < EXACT then
-        local rest = fmod(product, c)
-        return whole + (product - rest) / c, rest
-    end
-    -- Long multiplication: by digits of `a` so small that no step reaches 2^53.
-    local base, scale, quotient, rest = 2, 1, 0, 0
-    while c * base * 2 <= EXACT do
-        base = base * 2
-    end
-    while scale * base <= a do
-        scale = scale * base
-    end
-    while scale >= 1 do
-        local digit = floor(a / scale)
-        local high = rest * base
-        rest = fmod(high, c)
-        local low = rest + digit * b
-        a, scale = a - digit * scale, scale / base
-        quotient = quotient * base + (high - rest) / c
-        rest = fmod(low, c)
-        quotient = quotient + (low - rest) / c
-    end
-    return whole + quotient, rest
-end
-
--- The longest time left, at most `window`, at which floor(count * left / window) <= most.
-local function left_when(count, window, most)
-    if count <= most then
-        return window
-    end
-    local left, rest = mul_div(most + 1, window, count)
-    return rest == 0 and left - 1 or left
-end
-
 -- ---- the log ----
 
 local function place(i)
@@ -244,38 +202,40 @@ end
 
 -- ---- a state ----
 
-local function is_whole(a, b, c, d, e)
-    return a >= 0 and a < EXACT and b >= 0 and b < EXACT and c >= 0 and c < EXACT and d >= 0 and d < EXACT and e >= 0
-        and e < EXACT
+local function load_log(s)
+    local text = call('GETRANGE', s.key, '0', '1103'), nil
+    if #text >= HEADER then
+        local last, offset, count, head, n, oldest, newest, newest_cost, tail, till = read('<dddddddddd', text, 1)
+        -- What is not ours counts as nothing.
+        if count >= 0 and count < EXACT and head >= 0 and head <= n and n < EXACT and head % 1 == 0 and n % 1 == 0
+            and last >= 0 and last < EXACT and offset >= 0 and offset < EXACT then
+            s.fresh, s.text, s.count, s.head, s.n, s.oldest = false, text, count, head, n, oldest
+            s.newest, s.newest_cost, s.tail, s.till = newest, newest_cost, tail, till
+            return last, offset
+        end
+    end
+    return 0, 0
 end
 
--- The state of a key as it is now: what has passed is dropped. What is not ours counts as nothing.
+-- The state of a key as it is now: what has passed is dropped.
 local function load(key, strategy, amount, window)
-    local s = {key = key, strategy = strategy, amount = amount, window = window, text = '', base = 0}
-    local last, offset, t = 0, 0, 0
-    s.count, s.previous, s.start, s.fresh = 0, 0, 0, true
+    local s = {key = key, strategy = strategy, amount = amount, window = window, count = 0, previous = 0, start = 0,
+        fresh = true, moved = false, t = 0, offset = 0, pending = 0}
+    local last, offset = 0, 0
     if strategy == MOVING then
-        s.head, s.n, s.oldest, s.newest, s.newest_cost, s.tail, s.till = 0, 0, 0, 0, 0, 0, 0
-        local text = call('GETRANGE', key, '0', '1103')
-        if #text >= HEADER then
-            local a, b, c, d, e, f, g, h, i, j = read('<dddddddddd', text, 1)
-            if is_whole(a, b, c, d, e) and is_whole(f, g, h, i, j) and d <= e and floor(d) == d and floor(e) == e then
-                last, offset, s.count, s.head, s.n, s.oldest, s.newest, s.newest_cost, s.tail, s.till = a, b, c, d, e,
-                    f, g, h, i, j
-                s.fresh, s.text = false, text
-            end
-        end
+        s.text, s.base, s.head, s.n, s.oldest, s.newest, s.newest_cost, s.tail, s.till = '', 0, 0, 0, 0, 0, 0, 0, 0
+        last, offset = load_log(s)
     else
         local text = call('GET', key)
         if text and #text == 40 then
-            local a, b, c, d, e = read('<ddddd', text, 1)
-            if is_whole(a, b, c, d, e) then
-                last, offset, s.start, s.count, s.previous = a, b, c, d, e
-                s.fresh = false
+            local a, b, start, count, previous = read('<ddddd', text, 1)
+            if count >= 0 and count < EXACT and previous >= 0 and previous < EXACT and a >= 0 and a < EXACT and b >= 0
+                and b < EXACT and start >= 0 and start < EXACT then
+                last, offset, s.start, s.count, s.previous, s.fresh = a, b, start, count, previous, false
             end
         end
     end
-    t = now + offset
+    local t = now + offset
     if t < last then
         if last - t > SKEW then
             offset = offset + (last - t)
@@ -297,28 +257,27 @@ local function load(key, strategy, amount, window)
     return s
 end
 
--- Keeps it; nothing is kept of a key that has consumed nothing.
+-- Keeps it, but for a key that has consumed nothing. Returns it as it is kept.
 local function save(s)
     if s.strategy == MOVING then
         if s.clean or (s.fresh and s.n == 0) then
-            return
+            return header(s)
         end
         if s.t + s.window > s.till then
             call('PEXPIRE', s.key, log_life(s))
         end
-        call('SETRANGE', s.key, '0', header(s))
-        return
-    end
-    if s.fresh and s.count == 0 then
-        return
+        local text = header(s)
+        call('SETRANGE', s.key, '0', text)
+        return text
     end
     local text = write('<ddddd', s.t, s.offset, s.start, s.count, s.previous)
-    if s.fresh or s.moved then
+    if s.moved then
         local life = s.start + (s.strategy == SLIDING and 2 or 1) * s.window - s.t
         call('SET', s.key, text, 'PX', life_ms(life))
-    else
+    elseif not s.fresh then
         call('SETRANGE', s.key, '0', text)
     end
+    return text
 end
 
 -- Adds `delta` to what the hit of this ticket consumed.

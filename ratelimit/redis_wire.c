@@ -8,7 +8,8 @@
 #define KEY_MAX (REDIS_PREFIX_MAX + 2 + 32)
 #define MEMBER_MAX (REDIS_ID_LEN + 1 + 16)
 #define ITEM_MAX 42
-#define FIELDS 6 /* of an answer */
+#define STATE_KEPT 40 /* bytes in an answer */
+#define LOG_KEPT 96
 
 _Static_assert(sizeof((struct redis_wire *)0)->_text >=
                    (2 * STORE_ASKS_MAX + REDIS_PLACES_MAX) * KEY_MAX +
@@ -236,39 +237,119 @@ static uint64_t whole_at(const char *bytes)
     return value >= 0 && value < 9007199254740992.0 ? (uint64_t)value : 0;
 }
 
-/* A time of Redis's in the clock of `now_us`. */
-static uint64_t time_at(const char *bytes, uint64_t redis_now, uint64_t now_us)
+/* A state as redis_rules.lua keeps it, and what the hit says of a log besides. */
+struct kept {
+    struct strategy_state state;
+    uint64_t oldest_us, newest_us, fits_us, less_us; /* moving_window; state times */
+};
+
+/* Returns the bytes read; 0 if they are too few. */
+static size_t read_kept(struct span from, enum limit_strategy strategy, struct kept *kept)
 {
-    uint64_t at = whole_at(bytes);
-    return at > redis_now ? now_us + (at - redis_now) : now_us;
+    size_t len = strategy == LIMIT_MOVING_WINDOW ? LOG_KEPT : STATE_KEPT;
+    if (from.len < len)
+        return 0;
+    *kept = (struct kept){.state = {._last_us = whole_at(from.base), ._offset_us = whole_at(from.base + 8)}};
+    if (strategy == LIMIT_MOVING_WINDOW) {
+        kept->state._count = whole_at(from.base + 16);
+        kept->oldest_us = whole_at(from.base + 40);
+        kept->newest_us = whole_at(from.base + 48);
+        kept->fits_us = whole_at(from.base + 80);
+        kept->less_us = whole_at(from.base + 88);
+    } else {
+        kept->state._start_us = whole_at(from.base + 16);
+        kept->state._count = whole_at(from.base + 24);
+        kept->state._previous = whole_at(from.base + 32);
+    }
+    return len;
+}
+
+/* The same for a log as strategy.c for the others, in Redis's clock. */
+static bool log_allows(const struct kept *kept, const struct limit *limit, uint64_t cost, uint64_t *retry_us)
+{
+    if (limit->amount == 0 || cost > limit->amount) {
+        *retry_us = STRATEGY_NEVER;
+        return false;
+    }
+    bool allowed = kept->state._count <= limit->amount - cost;
+    *retry_us = (allowed ? kept->state._last_us : kept->fits_us) - kept->state._offset_us;
+    return allowed;
+}
+
+static void log_look(const struct kept *kept, const struct limit *limit, struct strategy_numbers *numbers)
+{
+    uint64_t count = kept->state._count, offset = kept->state._offset_us, t = kept->state._last_us;
+    numbers->remaining = limit->amount > count ? limit->amount - count : 0;
+    numbers->reset_us = (count == 0           ? t
+                         : kept->less_us != 0 ? kept->less_us
+                                              : kept->oldest_us + limit->window_us) -
+                        offset;
+    numbers->full_us = (count == 0 ? t : kept->newest_us + limit->window_us) - offset;
+}
+
+/* A time of Redis's in the clock of `now_us`. */
+static uint64_t time_at(uint64_t at, uint64_t redis_now, uint64_t now_us)
+{
+    return at == STRATEGY_NEVER ? at : at > redis_now ? now_us + (at - redis_now) : now_us;
+}
+
+/* The costs of the asks up to the i-th that are decided on the same state. */
+static uint64_t total_cost(const struct redis_question *question, size_t i)
+{
+    uint64_t sum = question->asks[i].cost;
+    for (size_t k = 0; k < i; k++)
+        if (key_eq(&question->asks[k].key, &question->asks[i].key) &&
+            __builtin_add_overflow(sum, question->asks[k].cost, &sum))
+            return UINT64_MAX;
+    return sum;
+}
+
+static void read_answer(const struct redis_question *question, size_t i, bool admitted, struct kept *kept,
+                        uint64_t redis_now, uint64_t now_us, struct store_answer *answer)
+{
+    const struct store_ask *ask = &question->asks[i];
+    bool is_log = ask->strategy == LIMIT_MOVING_WINDOW;
+    uint64_t retry = kept->state._last_us - kept->state._offset_us;
+    *answer = (struct store_answer){.allowed = admitted};
+    if (!admitted)
+        answer->allowed = is_log ? log_allows(kept, ask->limit, total_cost(question, i), &retry)
+                                 : strategy_allows(ask->strategy, &kept->state, ask->limit, redis_now,
+                                                   total_cost(question, i), &retry);
+    if (is_log)
+        log_look(kept, ask->limit, &answer->numbers);
+    else
+        strategy_look(ask->strategy, &kept->state, ask->limit, redis_now, &answer->numbers);
+    answer->retry_us = time_at(retry, redis_now, now_us);
+    answer->numbers.reset_us = time_at(answer->numbers.reset_us, redis_now, now_us);
+    answer->numbers.full_us = time_at(answer->numbers.full_us, redis_now, now_us);
+    answer->ticket._at = is_log ? kept->newest_us : kept->state._last_us;
 }
 
 bool redis_wire_answer(struct span reply, const struct redis_question *question, uint64_t now_us,
                        struct store_answer *answers, struct redis_verdict *verdict)
 {
-    if (reply.len < 16)
+    if (reply.len < 9)
         return false;
-    uint64_t redis_now = whole_at(reply.base), place = whole_at(reply.base + 8);
+    uint64_t redis_now = whole_at(reply.base);
+    unsigned flag = (unsigned char)reply.base[8];
     *verdict = (struct redis_verdict){.place = REDIS_PLACES_MAX};
-    if (place != 0) {
-        verdict->place = place - 1;
-        return reply.len == 16 && place <= question->place_count;
+    if (flag >= 2) {
+        verdict->place = flag - 2;
+        return reply.len == 9 && verdict->place < question->place_count;
     }
-    if (reply.len != 16 + question->count * FIELDS * 8)
-        return false;
-    verdict->admitted = true;
+    verdict->admitted = flag == 1;
+    reply = span_skip(reply, 9);
+    bool any = false;
     for (size_t i = 0; i < question->count; i++) {
-        const char *from = reply.base + 16 + i * FIELDS * 8;
-        struct store_answer *answer = &answers[i];
-        *answer = (struct store_answer){.allowed = number_at(from) == 1};
-        answer->numbers.remaining = whole_at(from + 8);
-        answer->numbers.reset_us = time_at(from + 16, redis_now, now_us);
-        answer->numbers.full_us = time_at(from + 24, redis_now, now_us);
-        answer->retry_us = number_at(from + 32) < 0 ? STRATEGY_NEVER : time_at(from + 32, redis_now, now_us);
-        answer->ticket._at = whole_at(from + 40);
-        if (!answer->allowed && (verdict->admitted || answer->retry_us > answers[verdict->refused].retry_us))
+        struct kept kept;
+        size_t len = read_kept(reply, question->asks[i].strategy, &kept);
+        if (len == 0)
+            return false;
+        reply = span_skip(reply, len);
+        read_answer(question, i, verdict->admitted, &kept, redis_now, now_us, &answers[i]);
+        if (!answers[i].allowed && (!any || answers[i].retry_us > answers[verdict->refused].retry_us))
             verdict->refused = i;
-        verdict->admitted = verdict->admitted && answer->allowed;
+        any = any || !answers[i].allowed;
     }
-    return true;
+    return reply.len == 0 && verdict->admitted != any;
 }
