@@ -54,6 +54,9 @@ struct config_key {
 /* What a limit counts by: who has the same value shares a count. */
 enum limit_by { LIMIT_BY_API_KEY, LIMIT_BY_ADDRESS, LIMIT_BY_ROUTE, LIMIT_BY_MODEL, LIMIT_BY_USER, LIMIT_BY_CONSTANT };
 
+/* What a limit does while Redis does not answer: it counts in memory its part of the amount, lets all pass, or none. */
+enum limit_failure { LIMIT_FAILURE_MEMORY, LIMIT_FAILURE_ALLOW, LIMIT_FAILURE_DENY };
+
 /* An entry of `limits:`; several limits that are counted alike. */
 struct config_limit {
     char *name; /* letters, digits, '_', '-' and '.'; "default" for --limit */
@@ -63,9 +66,10 @@ struct config_limit {
     enum limit_strategy strategy; /* default: moving_window */
     char **routes;                /* route paths as in the table, globs; none: every route that depends on `limit` */
     size_t route_count;
-    uint64_t cost;      /* of a request, for limits on requests; at least 1, the default */
-    char *message;      /* stands in the 429's message in place of the limit; NULL: the limit */
-    bool headers;       /* default true */
+    uint64_t cost; /* of a request, for limits on requests; at least 1, the default */
+    char *message; /* stands in the 429's message in place of the limit; NULL: the limit */
+    bool headers;  /* default true */
+    enum limit_failure on_redis_failure;
     char **exempt_keys; /* names of configured keys */
     size_t exempt_key_count;
     struct config_network *exempt_networks;

@@ -124,6 +124,7 @@ bool fields_limit_list(struct yaml_reader *reader, const yaml_node_t *node, void
 bool fields_limit_by(struct yaml_reader *reader, const yaml_node_t *node, void *by);
 bool fields_limit_strategy(struct yaml_reader *reader, const yaml_node_t *node, void *strategy);
 bool fields_limit_routes(struct yaml_reader *reader, const yaml_node_t *node, void *limit);
+bool fields_limit_failure(struct yaml_reader *reader, const yaml_node_t *node, void *failure);
 bool fields_limit_cost(struct yaml_reader *reader, const yaml_node_t *node, void *cost);
 bool fields_limit_message(struct yaml_reader *reader, const yaml_node_t *node, void *message);
 bool fields_limit_exempt(struct yaml_reader *reader, const yaml_node_t *node, void *limit);

@@ -42,6 +42,22 @@ bool fields_limit_routes(struct yaml_reader *reader, const yaml_node_t *node, vo
     return fields_patterns(reader, node, &limit->routes, &limit->route_count, "every model route");
 }
 
+bool fields_limit_failure(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    static const struct fields_word words[] = {
+        [LIMIT_FAILURE_MEMORY] = {"memory", false},
+        [LIMIT_FAILURE_ALLOW] = {"allow", false},
+        [LIMIT_FAILURE_DENY] = {"deny", false},
+    };
+    enum limit_failure *failure = target;
+    size_t which;
+
+    if (!fields_word(reader, node, words, 3, &which))
+        return false;
+    *failure = (enum limit_failure)which;
+    return true;
+}
+
 bool fields_limit_cost(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
     FIELDS_READ_VALUE(reader, node, value, config_value_number(&value, 1, LIMIT_AMOUNT_MAX, target));

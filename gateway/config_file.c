@@ -221,6 +221,7 @@ struct field {
     {SECTION_LIMIT, "cost", fields_limit_cost, offsetof(struct config_limit, cost)},
     {SECTION_LIMIT, "message", fields_limit_message, offsetof(struct config_limit, message)},
     {SECTION_LIMIT, "headers", fields_bool, offsetof(struct config_limit, headers)},
+    {SECTION_LIMIT, "on_redis_failure", fields_limit_failure, offsetof(struct config_limit, on_redis_failure)},
     {SECTION_LIMIT, "exempt", fields_limit_exempt, 0},
     {SECTION_EXEMPT, "keys", fields_exempt_keys, 0},
     {SECTION_EXEMPT, "addresses", fields_exempt_addresses, 0},

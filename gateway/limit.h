@@ -9,11 +9,17 @@
 
 /* The digests of one entry's limits. */
 struct limit_keys {
-    struct key own[LIMIT_LIST_MAX], share[LIMIT_LIST_MAX];
+    struct key own[LIMIT_LIST_MAX], share[LIMIT_LIST_MAX]; /* in memory */
+    struct key common[LIMIT_LIST_MAX];                     /* in Redis */
 };
 
 /* Those of all configured limits: first config->limits, then each key's own. To be freed with free(). */
 struct limit_keys *limit_keys_create(const struct config *config, const struct key_secret *secret);
+
+/* Gives a worker that has a link to Redis the counts that are there (worker->limits), and takes them from it: after all
+ * of its calls have ended and before the link. On its thread. */
+void limit_redis_start(struct worker *worker);
+void limit_redis_stop(struct worker *worker);
 
 /* A call's hits and leases; NULL where nothing applied. */
 struct call_limits;

@@ -5,6 +5,9 @@
 
 /* Numbers of scripts, as redis_link_run takes them. A new one gets its name here and its text in redis_scripts.c. */
 enum redis_script {
+    REDIS_SCRIPT_LIMIT_HIT, /* the three of ratelimit/limit_scripts.h, in their order */
+    REDIS_SCRIPT_LIMIT_SETTLE,
+    REDIS_SCRIPT_LIMIT_TEND,
     REDIS_SCRIPTS, /* how many there are */
 };
 

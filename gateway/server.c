@@ -1,5 +1,6 @@
 #include "gateway/server.h"
 #include "base/clock.h"
+#include "base/ids.h"
 #include "base/log.h"
 #include "gateway/crash.h"
 #include "gateway/limit.h"
@@ -152,6 +153,7 @@ int server_run(struct config *config, const struct config_options *options, stru
     raise_descriptor_limit();
     h2o_hostinfo_max_threads = RESOLVER_THREADS;
     key_secret_random(&server.limit_secret);
+    ids_random(&server.gateway, sizeof(server.gateway));
     server_create_stores(&server, config);
     site->limit_keys = limit_keys_create(config, &server.limit_secret);
     if (config->redis.on)

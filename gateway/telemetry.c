@@ -29,6 +29,7 @@ enum family {
     CONNECTIONS,
     BYTES,
     LIMITED,
+    LIMIT_FALLBACKS,
     CACHED,
     FAMILIES,
 };
@@ -81,6 +82,10 @@ static const struct metric_family families[FAMILIES] = {
                  .help = "Decisions of each limit.",
                  .type = METRIC_COUNTER,
                  .labels = {"limit", "result"}},
+    [LIMIT_FALLBACKS] = {.name = "weir_limit_fallbacks_total",
+                         .help = "Requests whose limits were decided on without Redis, and why.",
+                         .type = METRIC_COUNTER,
+                         .labels = {"reason"}},
     [CACHED] = {.name = "weir_cache_requests_total",
                 .help =
                     "Requests that the response cache answered, could have answered, or was passed by for a reason.",
@@ -112,6 +117,12 @@ void telemetry_limited(struct worker *worker, const char *limit, bool allowed)
 {
     struct span labels[] = {span_of(limit), allowed ? SPAN("allowed") : SPAN("refused")};
     count(worker, LIMITED, labels, 1);
+}
+
+void telemetry_limit_fallback(struct worker *worker, enum redis_failure why)
+{
+    const struct span labels[] = {span_of(redis_failure_name(why))};
+    count(worker, LIMIT_FALLBACKS, labels, 1);
 }
 
 void telemetry_cached(struct worker *worker, const char *result, const char *reason)

@@ -3,6 +3,7 @@
 #define WEIR_GATEWAY_TELEMETRY_H
 
 #include "base/metrics.h"
+#include "base/redis_link.h"
 #include "gateway/call.h"
 
 /* Series that hot paths use; one set for each worker. */
@@ -18,6 +19,9 @@ void telemetry_dispose(struct telemetry *telemetry);
 
 /* A limit (its name in the configuration, "key" or "max_streams") has decided on a request. */
 void telemetry_limited(struct worker *worker, const char *limit, bool allowed);
+
+/* A request's limits were decided on without Redis. */
+void telemetry_limit_fallback(struct worker *worker, enum redis_failure why);
 
 /* What the response cache made of a request: "hit", "miss" or "bypass", and why it was passed by ("" otherwise). */
 void telemetry_cached(struct worker *worker, const char *result, const char *reason);

@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "gateway/http_call.h"
+#include "gateway/limit.h"
 #include "stream/stream.h"
 #include <errno.h>
 #include <h2o/http1.h>
@@ -152,6 +153,7 @@ static bool prepare(struct worker *worker)
         redis_worker_start(&worker->redis_worker, &worker->server->redis, &config->redis.url, config->redis.timeout_us,
                            &worker->ctx, &worker->deadlines);
         worker->redis = worker->redis_worker.link;
+        limit_redis_start(worker);
     }
     listen_all(worker);
     prepare_cache(worker);
@@ -250,6 +252,8 @@ static void change_site(struct worker *worker, struct site *site)
     worker->site = site;
     if (worker->cache_redis == NULL)
         prepare_cache(worker);
+    if (worker->limits == NULL)
+        limit_redis_start(worker);
     set_bounds(worker);
     worker->ctx.http1.req_timeout.timeout = worker->globalconf.http1.req_timeout;
     worker->ctx.http2.idle_timeout.timeout = worker->globalconf.http2.idle_timeout;
@@ -342,6 +346,7 @@ static void dispose(struct worker *worker)
     connections_dispose(worker);
     redis_purge_watch_destroy(worker->purge_watch);
     redis_cache_close(worker->cache_redis);
+    limit_redis_stop(worker);
     redis_worker_stop(&worker->redis_worker);
     worker->redis = NULL;
     pool_release(worker->pool);

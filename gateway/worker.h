@@ -11,6 +11,7 @@
 #include "gateway/redis_state.h"
 #include "gateway/site.h"
 #include "gateway/telemetry.h"
+#include "ratelimit/redis_store.h"
 #include "ratelimit/store.h"
 #include <h2o.h>
 #include <pthread.h>
@@ -31,6 +32,7 @@ struct server {
     size_t listener_count;
     struct store *limits; /* counts of limits and leases; NULL: there are none. A reload may make it */
     struct key_secret limit_secret;
+    uint64_t gateway;           /* random: what tells this process from others that share a Redis */
     struct cache_memory *cache; /* NULL: off */
     struct redis_state redis;   /* only with a Redis in the configuration */
     struct redis_purge_origin purge_origin;
@@ -57,6 +59,7 @@ struct worker {
     struct redis_worker redis_worker;
     struct redis_cache *cache_redis;       /* the cache's second level; NULL: there is none */
     struct redis_purge_watch *purge_watch; /* of the whole process; NULL on other workers */
+    struct redis_store *limits;            /* those in Redis; NULL: there is none, or nothing to limit */
     uint64_t completion_average;           /* tokens of an answer, for requests that do not say how many they want */
     h2o_multithread_receiver_t mailbox;
     pthread_mutex_t lock; /* guards `ended`: orders may come while the thread ends */

@@ -1,7 +1,7 @@
 #include "ratelimit/redis_store.h"
 #include "base/clock.h"
 #include "base/ids.h"
-#include "ratelimit/redis_scripts.h"
+#include "ratelimit/limit_scripts.h"
 #include <assert.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -11,8 +11,6 @@
 #define RESERVATIONS_US 15000000 /* likewise */
 #define PRESENCE_US 4000000      /* between signs of life */
 #define SPARE_NOTES_MAX 256
-
-_Static_assert(REDIS_SCRIPT_HIT == 0, "first_script is the hit's");
 
 /* Oldest first. */
 struct redis_list {
@@ -126,14 +124,14 @@ static void note_free(struct note *note)
     store->spare_count++;
 }
 
-static bool run(struct redis_store *store, struct redis_command *command, enum redis_script script,
+static bool run(struct redis_store *store, struct redis_command *command, enum limit_script script,
                 const struct redis_wire *wire, enum redis_failure *why)
 {
     return redis_link_run(store->settings.link, command, store->settings.first_script + script, wire->args,
                           wire->key_count, wire->count, why);
 }
 
-static void send_note(struct redis_store *store, enum redis_script script, redis_reply_cb on_reply,
+static void send_note(struct redis_store *store, enum limit_script script, redis_reply_cb on_reply,
                       const struct redis_wire *wire)
 {
     enum redis_failure why;
@@ -166,7 +164,7 @@ bool redis_store_hit(struct redis_store *store, struct redis_hit *hit, enum redi
     hit->_store = store;
     hit->_command = (struct redis_command){.on_reply = on_hit_reply};
     redis_wire_hit(&wire, store->settings.prefix, &hit->question, NULL);
-    if (!run(store, &hit->_command, REDIS_SCRIPT_HIT, &wire, why))
+    if (!run(store, &hit->_command, LIMIT_SCRIPT_HIT, &wire, why))
         return false;
     list_add(&store->waiting, hit);
     return true;
@@ -201,7 +199,7 @@ static void free_places(struct redis_hit *hit)
     struct redis_wire wire;
     places.count = 0;
     if (redis_wire_settle(&wire, hit->_store->settings.prefix, &places, NULL, NULL, true, NULL))
-        send_note(hit->_store, REDIS_SCRIPT_SETTLE, on_noted, &wire);
+        send_note(hit->_store, LIMIT_SCRIPT_SETTLE, on_noted, &wire);
 }
 
 static void on_hit_reply(struct redis_command *command, const redisReply *reply, enum redis_failure why)
@@ -209,7 +207,7 @@ static void on_hit_reply(struct redis_command *command, const redisReply *reply,
     struct redis_hit *hit = (struct redis_hit *)((char *)command - offsetof(struct redis_hit, _command));
     list_remove(hit);
     if (reply != NULL) {
-        uint64_t now = clock_us();
+        uint64_t now = hit->answered_us = clock_us();
         if (reply->type != REDIS_REPLY_STRING ||
             !redis_wire_answer((struct span){reply->str, reply->len}, &hit->question, now, hit->answers, &hit->verdict))
             why = REDIS_REFUSED; /* what stands under the key is not ours */
@@ -225,7 +223,7 @@ void redis_store_adjust(struct redis_store *store, struct redis_hit *hit, const 
 {
     struct redis_wire wire;
     if (redis_wire_settle(&wire, store->settings.prefix, &hit->question, hit->answers, deltas, false, NULL))
-        send_note(store, REDIS_SCRIPT_SETTLE, on_noted, &wire);
+        send_note(store, LIMIT_SCRIPT_SETTLE, on_noted, &wire);
 }
 
 void redis_store_settle(struct redis_store *store, struct redis_hit *hit, const int64_t *deltas)
@@ -233,7 +231,7 @@ void redis_store_settle(struct redis_store *store, struct redis_hit *hit, const 
     struct redis_wire wire;
     list_remove(hit);
     if (redis_wire_settle(&wire, store->settings.prefix, &hit->question, hit->answers, deltas, true, NULL))
-        send_note(store, REDIS_SCRIPT_SETTLE, on_noted, &wire);
+        send_note(store, LIMIT_SCRIPT_SETTLE, on_noted, &wire);
 }
 
 /* ---- signs of life ---- */
@@ -267,7 +265,7 @@ static void tend(struct redis_store *store, uint64_t now_us)
         if (wire.key_count == 1 && now_us - store->present_us < PRESENCE_US)
             return;
         store->present_us = now_us;
-        send_note(store, REDIS_SCRIPT_TEND, on_tended, &wire);
+        send_note(store, LIMIT_SCRIPT_TEND, on_tended, &wire);
     }
 }
 

@@ -20,7 +20,7 @@ struct redis_store;
 struct redis_store_settings {
     struct redis_link *link;     /* must outlive the store */
     struct deadlines *deadlines; /* of the link's thread */
-    size_t first_script;         /* the number that the link has redis_scripts[0] under; the others follow */
+    size_t first_script;         /* the number that the link has LIMIT_SCRIPT_HIT under; the others follow */
     struct span prefix;          /* of all keys, at most REDIS_PREFIX_MAX bytes; must outlive the store */
     uint64_t gateway;            /* random; all stores of a process have the same */
 };
@@ -34,7 +34,8 @@ struct redis_hit {
      * whether it was admitted; what it took of places and reservations lapses, what it took of requests is lost. The
      * owner may be freed in it unless the hit was admitted: then it has to be settled. */
     void (*on_answer)(struct redis_hit *hit, enum redis_failure why);
-    struct redis_verdict verdict;
+    struct redis_verdict verdict; /* valid if answered */
+    uint64_t answered_us;         /* the clock that the answers' times are in, as it was then */
     struct redis_command _command;
     struct redis_store *_store;
     struct redis_hit *_next, *_prev; /* in a list of the store's */

@@ -46,7 +46,7 @@ struct redis_wire {
     char _text[16 * 1024];
 };
 
-/* REDIS_SCRIPT_HIT. `test_now_us`: NULL but in tests, which set the time. */
+/* LIMIT_SCRIPT_HIT. `test_now_us`: NULL but in tests, which set the time. */
 void redis_wire_hit(struct redis_wire *wire, struct span prefix, const struct redis_question *question,
                     const uint64_t *test_now_us);
 
@@ -54,13 +54,13 @@ void redis_wire_hit(struct redis_wire *wire, struct span prefix, const struct re
 bool redis_wire_answer(struct span reply, const struct redis_question *question, uint64_t now_us,
                        struct store_answer *answers, struct redis_verdict *verdict);
 
-/* REDIS_SCRIPT_SETTLE of a hit that was admitted: adds deltas[i] to what the i-th ask consumed. With `end` its leases
+/* LIMIT_SCRIPT_SETTLE of a hit that was admitted: adds deltas[i] to what the i-th ask consumed. With `end` its leases
  * end too; else they stay, and deltas of asks that reserve must be 0. False if there is nothing to say. */
 bool redis_wire_settle(struct redis_wire *wire, struct span prefix, const struct redis_question *question,
                        const struct store_answer *answers, const int64_t *deltas, bool end,
                        const uint64_t *test_now_us);
 
-/* REDIS_SCRIPT_TEND for the gateway of this id. */
+/* LIMIT_SCRIPT_TEND for the gateway of this id. */
 void redis_wire_tend(struct redis_wire *wire, struct span prefix, uint64_t gateway);
 
 /* Adds the leases of a hit, its reservations only if `reservations`. False, with none added, if there is no room. */

@@ -6,7 +6,7 @@
  * and of the server for each. The keys' digests are included. Everything under "weir-bench:" in that database is its
  * own; it lapses by itself. */
 #include "base/clock.h"
-#include "ratelimit/redis_scripts.h"
+#include "ratelimit/limit_scripts.h"
 #include "ratelimit/redis_store.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -176,9 +176,10 @@ int main(int argc, char **argv)
     h2o_config_register_host(&bench.globalconf, h2o_iovec_init(H2O_STRLIT("default")), 65535);
     h2o_context_init(&bench.ctx, h2o_evloop_create(), &bench.globalconf);
     deadlines_init(&bench.deadlines);
+    static const char *const scripts[] = {limit_script_hit, limit_script_settle, limit_script_tend};
     struct redis_link_settings settings = {.url = &url,
-                                           .scripts = redis_scripts,
-                                           .script_count = REDIS_SCRIPTS,
+                                           .scripts = scripts,
+                                           .script_count = LIMIT_SCRIPTS,
                                            .timeout_us = 5000000,
                                            .name = "weir-bench",
                                            .on_state = on_state};

@@ -1,5 +1,5 @@
 /* The Lua scripts in a real Redis, held to vectors.txt and to what the C implementation answers. */
-#include "ratelimit/redis_scripts.h"
+#include "ratelimit/limit_scripts.h"
 #include "ratelimit/redis_wire.h"
 #include "redis_server.h"
 #include <check.h>
@@ -10,7 +10,8 @@
 
 static struct redis_server server;
 static redisContext *redis;
-static char shas[REDIS_SCRIPTS][41];
+static const char *const scripts[LIMIT_SCRIPTS] = {limit_script_hit, limit_script_settle, limit_script_tend};
+static char shas[LIMIT_SCRIPTS][41];
 
 static void connect_and_load(void)
 {
@@ -18,8 +19,8 @@ static void connect_and_load(void)
     redis_server_start(&server, NULL);
     redis = redisConnectUnix(server.path);
     ck_assert(redis != NULL && redis->err == 0);
-    for (int i = 0; i < REDIS_SCRIPTS; i++) {
-        redisReply *reply = redisCommand(redis, "SCRIPT LOAD %s", redis_scripts[i]);
+    for (int i = 0; i < LIMIT_SCRIPTS; i++) {
+        redisReply *reply = redisCommand(redis, "SCRIPT LOAD %s", scripts[i]);
         ck_assert_msg(reply != NULL && reply->type == REDIS_REPLY_STRING, "script %d: %s", i,
                       reply != NULL ? reply->str : redis->errstr);
         strcpy(shas[i], reply->str);
@@ -33,7 +34,7 @@ static void disconnect(void)
     redis_server_dispose(&server);
 }
 
-static redisReply *run(enum redis_script script, const struct redis_wire *wire)
+static redisReply *run(enum limit_script script, const struct redis_wire *wire)
 {
     const char *args[300];
     size_t lens[300];
@@ -68,7 +69,7 @@ static bool hit(const struct redis_question *question, const uint64_t *now, stru
 {
     struct redis_wire wire;
     redis_wire_hit(&wire, PREFIX, question, now);
-    redisReply *reply = run(REDIS_SCRIPT_HIT, &wire);
+    redisReply *reply = run(LIMIT_SCRIPT_HIT, &wire);
     ck_assert(
         redis_wire_answer((struct span){reply->str, reply->len}, question, now != NULL ? *now : 0, answers, verdict));
     freeReplyObject(reply);
@@ -80,7 +81,7 @@ static void settle(const struct redis_question *question, const struct store_ans
 {
     struct redis_wire wire;
     if (redis_wire_settle(&wire, PREFIX, question, answers, deltas, end, now))
-        freeReplyObject(run(REDIS_SCRIPT_SETTLE, &wire));
+        freeReplyObject(run(LIMIT_SCRIPT_SETTLE, &wire));
 }
 
 static long long ask_redis(const char *format, ...)

@@ -1,0 +1,99 @@
+#include "gateway/limit_round.h"
+#include "gateway/redis_scripts.h"
+#include "gateway/telemetry.h"
+#include "gateway/worker.h"
+
+static void on_leave(struct call_job *job);
+static void on_answer(struct redis_hit *hit, enum redis_failure why);
+
+void limit_redis_start(struct worker *worker)
+{
+    const struct config *config = worker->site->config;
+    if (worker->redis == NULL || worker->server->limits == NULL)
+        return;
+    struct redis_store_settings settings = {.link = worker->redis,
+                                            .deadlines = &worker->deadlines,
+                                            .first_script = REDIS_SCRIPT_LIMIT_HIT,
+                                            .prefix = span_of(config->redis.prefix),
+                                            .gateway = worker->server->gateway};
+    worker->limits = redis_store_create(&settings);
+}
+
+void limit_redis_stop(struct worker *worker)
+{
+    redis_store_destroy(worker->limits);
+    worker->limits = NULL;
+}
+
+enum depend_result limit_decide_in_redis(struct call *call)
+{
+    struct limit_decision decision;
+    struct limit_places places;
+    enum redis_failure why;
+    if (!redis_link_up(call->worker->redis)) {
+        telemetry_limit_fallback(call->worker, REDIS_DOWN);
+        return limit_decide_in_memory(call, true);
+    }
+    limit_gather(&decision, call, true);
+    limit_places(call, true, &places);
+    if (decision.count == 0 && places.count == 0)
+        return DEPEND_NEXT;
+    struct limit_round *round = limit_round_create(&decision, &places);
+    round->over_redis = true;
+    round->redis.question.asks = round->asks;
+    round->redis.question.count = round->count;
+    memcpy(round->redis.question.places, places.places, sizeof(places.places));
+    round->redis.question.place_count = places.count;
+    round->redis.answers = round->answers;
+    round->redis.on_answer = on_answer;
+    if (!redis_store_hit(call->worker->limits, &round->redis, &why)) {
+        limit_round_free(round);
+        telemetry_limit_fallback(call->worker, why);
+        return limit_decide_in_memory(call, true);
+    }
+    round->job.end = on_leave;
+    call->job = &round->job;
+    return DEPEND_WAIT;
+}
+
+/* The client has left, or the gateway ends. What Redis takes for it is given back when the answer comes. */
+static void on_leave(struct call_job *job)
+{
+    struct limit_round *round = H2O_STRUCT_FROM_MEMBER(struct limit_round, job, job);
+    round->site = site_retain(round->call->site);
+    round->worker = round->call->worker;
+    round->call = NULL;
+}
+
+static enum depend_result conclude(struct call *call, struct limit_round *round, enum redis_failure why)
+{
+    const struct redis_verdict *verdict = &round->redis.verdict;
+    if (why != REDIS_ANSWERED) {
+        limit_round_free(round);
+        telemetry_limit_fallback(call->worker, why);
+        return limit_decide_in_memory(call, true);
+    }
+    /* Times in the answers are those of its arrival. */
+    round->now_us = round->redis.answered_us;
+    if (verdict->admitted)
+        return limit_admit(call, round);
+    if (verdict->place != REDIS_PLACES_MAX)
+        return limit_refuse_place(call, round);
+    return limit_refuse(call, round, verdict->refused);
+}
+
+static void on_answer(struct redis_hit *hit, enum redis_failure why)
+{
+    struct limit_round *round = H2O_STRUCT_FROM_MEMBER(struct limit_round, redis, hit);
+    struct call *call = round->call;
+    if (call == NULL) {
+        if (why == REDIS_ANSWERED && hit->verdict.admitted)
+            limit_round_undo(round, round->worker);
+        limit_round_free(round);
+        return;
+    }
+    call->job = NULL;
+    /* The call may end within either. */
+    if (conclude(call, round, why) == DEPEND_NEXT)
+        call_run(call);
+}

@@ -1,0 +1,13 @@
+/* The Lua scripts that count limits in Redis, as texts that end in NUL. They need Redis 5 or newer, and use no key that
+ * is not among their KEYS. What they are asked and answer stands in redis_wire.h and at the head of each. */
+#ifndef WEIR_RATELIMIT_LIMIT_SCRIPTS_H
+#define WEIR_RATELIMIT_LIMIT_SCRIPTS_H
+
+/* Whoever gives scripts to a link lists these in this order, one after the other. */
+enum limit_script { LIMIT_SCRIPT_HIT, LIMIT_SCRIPT_SETTLE, LIMIT_SCRIPT_TEND, LIMIT_SCRIPTS };
+
+extern const char limit_script_hit[] __attribute__((visibility("hidden")));
+extern const char limit_script_settle[] __attribute__((visibility("hidden")));
+extern const char limit_script_tend[] __attribute__((visibility("hidden")));
+
+#endif
