@@ -1,0 +1,257 @@
+"""Limits over Redis: the same as in memory, counted together by all replicas, and what is left of them without it."""
+import concurrent.futures
+import time
+
+import test_limits
+from harness import Options, chat, limit, smoke, wait_until
+
+CHAT = "/v1/chat/completions"
+PATIENT = "1s"  # a busy machine must not make these scenarios fall back to memory
+
+# What is about the memory store itself, or about messages at the start.
+ONLY_IN_MEMORY = {"test_fresh_clients_by_the_thousand_neither_grow_the_store_nor_free_a_limit",
+                  "test_max_streams_hold_when_the_store_is_full", "test_a_limit_that_does_not_parse_stops_the_start"}
+
+
+def settings(redis, db=0, timeout=PATIENT):
+    return f"redis: {{ url: 'redis://127.0.0.1:{redis.port}/{db}', timeout: {timeout} }}\n"
+
+
+def is_up(weir):
+    return weir.ask("GET", "/readyz").json()["redis"] == "up"
+
+
+def wait_up(weir, timeout=10.0):
+    wait_until(lambda: is_up(weir), f"redis to be up\n{weir.log()[-800:]}", timeout)
+
+
+def over_redis(scenario):
+    """The scenario, with each of its gateways over a database of its own."""
+    def run(t):
+        redis, plain, weirs = t.redis(), t.weir, []
+
+        def weir(*backends, config=None, **options):
+            made = plain(*backends, config=(config or "") + settings(redis, len(weirs) % 16), **options)
+            if not options.get("fail"):
+                weirs.append(made)
+                wait_up(made)
+            return made
+        t.weir = weir
+        scenario(t)
+        for one in weirs:
+            assert not one.alive() or one.metric("^weir_limit_fallbacks_total") == 0, one.metrics()
+    for mark in ("seconds", "smoke"):
+        if hasattr(scenario, mark):
+            setattr(run, mark, getattr(scenario, mark))
+    return run
+
+
+for name, scenario in list(vars(test_limits).items()):
+    if name.startswith("test_") and callable(scenario) and name not in ONLY_IN_MEMORY:
+        globals()[name + "_over_redis"] = over_redis(scenario)
+
+
+# ---------------------------------------------------------------- replicas
+
+def replicas(t, redis, count, config, *backends, timeout=PATIENT):
+    weirs = [t.weir(*(backends or ("demo:?tokens=2",)), config=config + settings(redis, timeout=timeout))
+             for _ in range(count)]
+    for weir in weirs:
+        wait_up(weir)
+    return weirs
+
+
+def status_of(weir, **more):
+    return weir.ask("POST", CHAT, None, chat(False, **more)).status
+
+
+def hammer(weirs, each):
+    """So many requests to each gateway, as fast as they go; the statuses."""
+    def run(weir):
+        with weir.connect() as wire:
+            found = []
+            for _ in range(each):
+                wire.request("POST", CHAT, None, chat(False))
+                found.append(wire.response().status)
+            return found
+    with concurrent.futures.ThreadPoolExecutor(3 * len(weirs)) as pool:
+        runs = [pool.submit(run, weir) for weir in weirs for _ in range(3)]
+        return [status for run in runs for status in run.result()]
+
+
+@smoke
+@limit(90)
+def test_replicas_together_admit_what_the_limit_says(t):
+    for strategy in ("moving_window", "fixed_window", "sliding_window_counter"):
+        weirs = replicas(t, t.redis(), 3, f"limits:\n  a: {{ limit: 100/hour, by: constant, strategy: {strategy} }}\n")
+        found = hammer(weirs, 25)
+        assert sorted(set(found)) == [200, 429] and found.count(200) == 100, (strategy, found.count(200))
+        assert sum(w.metric("^weir_limit_fallbacks_total") for w in weirs) == 0
+        for weir in weirs:
+            weir.stop()
+
+
+def test_replicas_together_reserve_tokens(t):
+    weirs = replicas(t, t.redis(), 2, "limits:\n  a: { limit: 1000 tokens/hour, by: constant }\n", t.fake())
+    with weirs[0].connect() as wire:
+        wire.request("POST", CHAT, {"x-fake": "delay_ms=60000"}, chat(False, max_tokens=600))
+        wait_until(lambda: status_of(weirs[1], max_tokens=500) == 429, "the other replica to know of the reservation")
+    wait_until(lambda: status_of(weirs[1], max_tokens=900) == 200, "what was not used to be given back", 20)
+
+
+@limit(120)
+def test_a_killed_replica_frees_its_streams_and_reservations(t):
+    redis, fake = t.redis(), t.fake()
+    one, two = replicas(t, redis, 2, "max_streams: 1\nlimits:\n  a: { limit: 1000 tokens/hour, by: constant }\n", fake)
+    wire = one.connect()
+    wire.request("POST", CHAT, {"x-fake": "events=100000,pace_ms=10"}, chat(max_tokens=900))
+    fake.wait_requests(1)
+    held = time.monotonic()
+    while time.monotonic() < held + 18:  # longer than a place lasts that nobody renews
+        assert status_of(two, max_tokens=10) == 429
+        time.sleep(0.5)
+    one.signal(9)
+    one.expected_status = -9
+    killed = time.monotonic()
+    wait_until(lambda: status_of(two, max_tokens=10) == 200, "the place to be free", 16 * Options.slow)
+    assert status_of(two, max_tokens=900) == 429, "what was reserved lapses later"
+    wait_until(lambda: status_of(two, max_tokens=900) == 200, "the reservation to lapse", 60 * Options.slow)
+    assert time.monotonic() - killed < 61 * Options.slow
+    wire.close()
+
+
+def test_nothing_stays_in_redis(t):
+    redis = t.redis()
+    config = "max_streams: 5\nlimits:\n" + "".join(
+        f"  {s}: {{ limit: '5/second; 500 tokens/second', by: constant, strategy: {s} }}\n"
+        for s in ("moving_window", "fixed_window", "sliding_window_counter"))
+    weir, = replicas(t, redis, 1, config)
+    for _ in range(4):
+        status_of(weir, max_tokens=10)
+    keys = redis.ask("KEYS", "*")
+    assert keys and all(key.startswith(b"weir:") and len(key) < 64 for key in keys), keys
+    for key in keys:
+        assert 0 < redis.ask("PTTL", key) <= 125000, key
+
+
+def test_what_clients_choose_is_no_part_of_a_key(t):
+    redis = t.redis()
+    weir, = replicas(t, redis, 1, "limits:\n  u: { limit: 1/hour, by: user }\n  m: { limit: 100/hour, by: model }\n")
+    names = ["a\r\nFLUSHALL\r\n", "weir:l:0", "*1\r\n$8\r\nFLUSHALL\r\n", "x" * 100000, "a\u0000b", "{tag}", "\u00e9" * 300,
+             "]] redis.call('FLUSHALL') --", ""]
+    for name in names:
+        assert status_of(weir, user=name) == 200, name
+    for name in names:
+        assert status_of(weir, user=name) == 429, name
+    keys = redis.ask("KEYS", "*")
+    assert len(keys) == len(names) + 2 and all(len(key) == 39 or key == b"weir:gateways" for key in keys), keys
+    for key in keys:
+        assert key == b"weir:gateways" or int(key[7:], 16) >= 0
+
+
+# ---------------------------------------------------------------- without Redis
+
+@smoke
+def test_without_redis_each_replica_counts_its_part(t):
+    redis = t.redis()
+    weirs = replicas(t, redis, 2, "limits:\n  a: { limit: 10/hour, by: constant }\n")
+    wait_until(lambda: redis.ask("ZCARD", "weir:gateways") == 2, "the replicas to be there")
+    for weir in weirs:  # each counts the replicas every few seconds
+        seen = redis.stat("stats", "total_commands_processed")
+        wait_until(lambda seen=seen: redis.stat("stats", "total_commands_processed") > seen + 30, "a few seconds", 30)
+    redis.kill()
+    for weir in weirs:
+        wait_until(lambda weir=weir: not is_up(weir), "redis to be down")
+        assert [status_of(weir) for _ in range(7)] == [200] * 5 + [429] * 2
+        assert weir.metric('^weir_limit_fallbacks_total{reason="down"}') == 7
+    redis.start()
+    for weir in weirs:
+        wait_up(weir)
+        assert [status_of(weir) for _ in range(5)] == [200] * 5
+        assert status_of(weirs[0]) == (200 if weir is weirs[0] else 429)
+        break
+    assert [status_of(weirs[1]) for _ in range(6)] == [200] * 4 + [429] * 2
+
+
+@smoke
+def test_on_redis_failure_allow_deny_memory(t):
+    redis = t.redis()
+    weir, = replicas(t, redis, 1, "limits:\n"
+                     "  a: { limit: 2/hour, by: constant, on_redis_failure: allow, routes: [/v1/chat/completions] }\n"
+                     "  d: { limit: 2/hour, by: constant, on_redis_failure: deny, routes: [/v1/completions] }\n"
+                     "  m: { limit: 2/hour, by: constant, on_redis_failure: memory, routes: [/v1/messages] }\n")
+
+    def ask(path):
+        return weir.ask("POST", path, None, chat(False, prompt="x", max_tokens=5))
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/messages"):
+        assert [ask(path).status for _ in range(3)] == [200, 200, 429], path
+    redis.kill()
+    wait_until(lambda: not is_up(weir), "redis to be down")
+    assert [ask("/v1/chat/completions").status for _ in range(4)] == [200] * 4
+    denied = ask("/v1/completions")
+    assert denied.status == 503 and denied.header("retry-after") == "1", denied
+    assert denied.json()["error"]["code"] == "limits_unavailable"
+    assert [ask("/v1/messages").status for _ in range(3)] == [200, 200, 429]
+
+
+@smoke
+def test_a_redis_that_is_late_delays_nobody_for_long(t):
+    redis = t.redis()
+    weir, = replicas(t, redis, 1, "limits:\n  a: { limit: 1000/hour, by: constant }\n", timeout="50ms")
+    assert status_of(weir) == 200
+    redis.freeze()
+    began = time.monotonic()
+    assert hammer([weir], 20) == [200] * 60
+    assert time.monotonic() - began < 10 * Options.slow
+    assert weir.metric("^weir_limit_fallbacks_total") >= 1
+    redis.thaw()
+    wait_up(weir)
+    before = weir.metric("^weir_limit_fallbacks_total")
+    wait_until(lambda: status_of(weir) == 200 and weir.metric('^weir_limit_decisions_total{limit="a"') > 0, "an answer")
+    assert before >= 1
+
+
+@limit(90)
+def test_no_request_is_lost_whatever_redis_does(t):
+    redis = t.redis()
+    fake = t.redis_fake(redis)
+    weirs = [t.weir("demo:?tokens=2", config="max_streams: 1000\nlimits:\n"
+                    "  a: { limit: '100000/hour; 100000000 tokens/hour', by: constant }\n"
+                    f"redis: {{ url: '{fake.url}', timeout: 50ms }}\n", args=["--workers", "2"]) for _ in range(2)]
+    for weir in weirs:
+        wait_up(weir)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        for mode in ("silent", "pass", "garbage", "pass", "loading", "cut", "pass", "huge", "half", "pass"):
+            run = pool.submit(hammer, weirs, 20)
+            fake.switch(mode)
+            assert set(run.result()) == {200}, mode
+        for trouble in (redis.kill_clients, redis.restart, lambda: redis.ask("SCRIPT", "FLUSH"), redis.kill_clients):
+            run = pool.submit(hammer, weirs, 20)
+            for _ in range(5):
+                trouble()
+                time.sleep(0.02)
+            assert set(run.result()) == {200}
+    fake.switch("pass")
+    for weir in weirs:
+        wait_up(weir)
+    fake.close()
+
+
+def test_a_client_that_leaves_while_redis_is_asked_gives_back_what_was_taken(t):
+    redis = t.redis()
+    weir, = replicas(t, redis, 1, "max_streams: 3\nlimits:\n  a: { limit: '5/hour; 1000 tokens/hour', by: constant }\n",
+                     timeout="5s")
+    redis.freeze()
+    wires = [weir.connect() for _ in range(3)]
+    for wire in wires:
+        wire.request("POST", CHAT, None, chat(False, max_tokens=100))
+    time.sleep(0.3)
+    for wire in wires:
+        wire.close()
+    wait_until(lambda: weir.metric("^weir_requests_in_flight") <= 1, "the clients to be gone")  # one asks for metrics
+    redis.thaw()
+    wait_up(weir)
+    wait_until(lambda: weir.ask("POST", CHAT, None, chat(False, max_tokens=1)).header(
+        "x-ratelimit-remaining-requests") is not None, "an answer")
+    answer = weir.ask("POST", CHAT, None, chat(False, max_tokens=1))
+    assert answer.header("x-ratelimit-remaining-requests") == "3", answer
