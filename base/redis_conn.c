@@ -381,6 +381,13 @@ void redis_conn_send(struct redis_conn *conn, struct span command, struct redis_
     conn->pending++;
 }
 
+void redis_conn_flush(struct redis_conn *conn)
+{
+    int done;
+    if (conn->ac != NULL && conn->opened && !conn->armed && !conn->flushing)
+        redisBufferWrite(&conn->ac->c, &done); /* an error stays in the context for the flush that is due */
+}
+
 size_t redis_conn_unwritten(const struct redis_conn *conn)
 {
     return conn->ac != NULL ? sdslen(conn->ac->c.obuf) : 0;

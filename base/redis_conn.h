@@ -53,6 +53,9 @@ void redis_conn_close(struct redis_conn *conn);
 /* Sends one whole command (RESP). Only while the connection is open. */
 void redis_conn_send(struct redis_conn *conn, struct span command, struct redis_pending *pending);
 
+/* Writes at once what can be, calling nobody: what goes wrong is noticed when the loop comes to it. */
+void redis_conn_flush(struct redis_conn *conn);
+
 /* Bytes that wait to be written. */
 size_t redis_conn_unwritten(const struct redis_conn *conn);
 

@@ -303,6 +303,12 @@ bool redis_link_up(const struct redis_link *link)
     return link->state == LINK_UP;
 }
 
+void redis_link_flush(struct redis_link *link)
+{
+    if (link->conn != NULL && link->state == LINK_UP)
+        redis_conn_flush(link->conn);
+}
+
 void redis_link_count(const struct redis_link *link, struct redis_link_counts *counts)
 {
     counts->commands = atomic_load_explicit(&link->commands, memory_order_relaxed);

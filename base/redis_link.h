@@ -80,6 +80,10 @@ bool redis_link_send(struct redis_link *link, struct redis_command *command, con
 bool redis_link_run(struct redis_link *link, struct redis_command *command, size_t script, const struct span *args,
                     size_t key_count, size_t count, enum redis_failure *why);
 
+/* Commands are written when the loop has run its callbacks. Writes those that were sent so far at once: for what Redis
+ * has to know before somebody else does. Calls nobody. */
+void redis_link_flush(struct redis_link *link);
+
 /* Forgets a command that is on its way: on_reply will not be called. Nothing happens if it is not. */
 void redis_command_cancel(struct redis_command *command);
 

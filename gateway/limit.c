@@ -255,7 +255,7 @@ enum depend_result limit_decide_in_memory(struct call *call, bool fallback)
         return DEPEND_NEXT;
     struct limit_round *round = limit_round_create(&decision, &places);
     if (fallback)
-        divide(round, redis_store_gateways(call->worker->limits));
+        divide(round, atomic_load_explicit(&server->gateways, memory_order_relaxed));
     if (!lease(round, server))
         return limit_refuse_place(call, round);
     size_t refused;

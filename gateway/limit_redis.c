@@ -15,7 +15,8 @@ void limit_redis_start(struct worker *worker)
                                             .deadlines = &worker->deadlines,
                                             .first_script = REDIS_SCRIPT_LIMIT_HIT,
                                             .prefix = span_of(config->redis.prefix),
-                                            .gateway = worker->server->gateway};
+                                            .gateway = worker->server->gateway,
+                                            .gateways = &worker->server->gateways};
     worker->limits = redis_store_create(&settings);
 }
 

@@ -154,6 +154,7 @@ int server_run(struct config *config, const struct config_options *options, stru
     h2o_hostinfo_max_threads = RESOLVER_THREADS;
     key_secret_random(&server.limit_secret);
     ids_random(&server.gateway, sizeof(server.gateway));
+    atomic_init(&server.gateways, 1);
     server_create_stores(&server, config);
     site->limit_keys = limit_keys_create(config, &server.limit_secret);
     if (config->redis.on)

@@ -321,6 +321,9 @@ static void write_stores(const struct server *server, struct strbuf *out)
         write_one(out, "weir_limit_overflows_total", "counter",
                   "Decisions on counts that clients share for lack of room.", counts.overflows);
     }
+    if (server->limits != NULL && server->workers[0]->site->config->redis.on)
+        write_one(out, "weir_limit_gateways", "gauge", "Gateways that share the limits in Redis, when last counted.",
+                  atomic_load_explicit(&server->gateways, memory_order_relaxed));
     if (server->cache != NULL) {
         struct cache_memory_counts counts;
         cache_memory_counts(server->cache, &counts);

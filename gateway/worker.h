@@ -33,6 +33,7 @@ struct server {
     struct store *limits; /* counts of limits and leases; NULL: there are none. A reload may make it */
     struct key_secret limit_secret;
     uint64_t gateway;           /* random: what tells this process from others that share a Redis */
+    atomic_uint gateways;       /* how many do, this one included, when last counted */
     struct cache_memory *cache; /* NULL: off */
     struct redis_state redis;   /* only with a Redis in the configuration */
     struct redis_purge_origin purge_origin;

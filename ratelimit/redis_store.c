@@ -31,7 +31,6 @@ struct redis_store {
     struct note *notes; /* on their way */
     struct note *spare;
     size_t spare_count;
-    unsigned gateways;
     uint64_t present_us; /* when the last sign of life was given */
     struct deadline tick;
 };
@@ -49,7 +48,6 @@ struct redis_store *redis_store_create(const struct redis_store_settings *settin
     assert(settings->prefix.len <= REDIS_PREFIX_MAX);
     store->settings = *settings;
     ids_random(&store->holder, sizeof(store->holder));
-    store->gateways = 1;
     store->tick.cb = on_tick;
     deadline_arm(settings->deadlines, &store->tick, clock_us());
     return store;
@@ -230,8 +228,11 @@ void redis_store_settle(struct redis_store *store, struct redis_hit *hit, const 
 {
     struct redis_wire wire;
     list_remove(hit);
-    if (redis_wire_settle(&wire, store->settings.prefix, &hit->question, hit->answers, deltas, true, NULL))
-        send_note(store, LIMIT_SCRIPT_SETTLE, on_noted, &wire);
+    if (!redis_wire_settle(&wire, store->settings.prefix, &hit->question, hit->answers, deltas, true, NULL))
+        return;
+    send_note(store, LIMIT_SCRIPT_SETTLE, on_noted, &wire);
+    /* The client, once it has its answer, may ask another worker or gateway, whose question goes another way. */
+    redis_link_flush(store->settings.link);
 }
 
 /* ---- signs of life ---- */
@@ -283,13 +284,10 @@ static void on_tended(struct redis_command *command, const redisReply *reply, en
 {
     struct note *note = (struct note *)((char *)command - offsetof(struct note, command));
     if (why == REDIS_ANSWERED && reply->type == REDIS_REPLY_INTEGER)
-        note->store->gateways = reply->integer > 1 && reply->integer < 1000000 ? (unsigned)reply->integer : 1;
+        atomic_store_explicit(note->store->settings.gateways,
+                              reply->integer > 1 && reply->integer < 1000000 ? (unsigned)reply->integer : 1,
+                              memory_order_relaxed);
     note_free(note);
-}
-
-unsigned redis_store_gateways(const struct redis_store *store)
-{
-    return store->gateways;
 }
 
 void redis_store_destroy(struct redis_store *store)

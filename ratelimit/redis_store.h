@@ -14,6 +14,7 @@
 
 #include "base/redis_link.h"
 #include "ratelimit/redis_wire.h"
+#include <stdatomic.h>
 
 struct redis_store;
 
@@ -23,6 +24,7 @@ struct redis_store_settings {
     size_t first_script;         /* the number that the link has LIMIT_SCRIPT_HIT under; the others follow */
     struct span prefix;          /* of all keys, at most REDIS_PREFIX_MAX bytes; must outlive the store */
     uint64_t gateway;            /* random; all stores of a process have the same */
+    atomic_uint *gateways;       /* shared by them: how many there were when last counted, this one included */
 };
 
 /* All that applies to a request and what is decided on it. Embedded in its owner, who keeps it, its asks and answers in
@@ -59,8 +61,5 @@ void redis_store_adjust(struct redis_store *store, struct redis_hit *hit, const 
 /* Settles an admitted hit: adds deltas[i] to what each ask consumed, ends its reservations, gives its places back. As
  * for redis_store_adjust nothing is waited for. The hit may be freed. */
 void redis_store_settle(struct redis_store *store, struct redis_hit *hit, const int64_t *deltas);
-
-/* How many gateways were there when last counted, this one included; at least 1. */
-unsigned redis_store_gateways(const struct redis_store *store);
 
 #endif

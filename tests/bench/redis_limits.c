@@ -155,6 +155,7 @@ static void on_state(void *ctx, bool up, const char *why)
 int main(int argc, char **argv)
 {
     static struct redis_url url;
+    static atomic_uint gateways;
     unsigned long values[4] = {3, 10000, 1, 0};
     char error[512];
     struct limit_error limit_error;
@@ -189,7 +190,7 @@ int main(int argc, char **argv)
     if (!bench.up)
         return 1;
     bench.store = redis_store_create(&(struct redis_store_settings){
-        .link = bench.link, .deadlines = &bench.deadlines, .prefix = SPAN("weir-bench:"), .gateway = 1});
+        .link = bench.link, .deadlines = &bench.deadlines, .prefix = SPAN("weir-bench:"), .gateway = 1, .gateways = &gateways});
     static const unsigned long depths[] = {1, 16, 256};
     for (int tokens = 0; tokens < 2; tokens++) {
         for (int strategy = LIMIT_FIXED_WINDOW; strategy <= LIMIT_SLIDING_WINDOW_COUNTER; strategy++) {

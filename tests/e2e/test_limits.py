@@ -869,7 +869,7 @@ def test_values_that_clients_choose_reach_the_log_escaped(t):
     lines = weir.log_lines()
     banner = [line for line in raw.split(b"\n")[:-1] if not line.startswith(b"{")]
     assert all(line.startswith((b"weir ", b"  ")) for line in banner) and not any(line.get("msg") == "forged" for line in lines)
-    assert sum(1 for line in lines if str(line.get("request_id", "")).startswith("r")) == 16
+    assert sum(1 for line in lines if re.fullmatch(r"r\d-\d", str(line.get("request_id", "")))) == 16
 
 
 def test_addresses_that_are_none_do_not_pass_as_fresh_ones(t):
