@@ -9,85 +9,46 @@
 -- is worked out from that. A log's has two doubles more, 0 if its header tells: the state times at which it fits, and at
 -- which less is used.
 
-local PLACE_LIFE, RESERVATION_LIFE = 14000000, 45000000
 
--- floor(a * b / c) of numbers with b <= c: exact, also if the product is not.
-local function mul_div(a, b, c)
+-- What is used of a state. floor(previous * left / window) has to be exact, also if the product is not.
+local function used(s)
+    local a, b, c = s.previous, s.start + s.window - s.t, s.window
     local product = a * b
-    if product < EXACT then
-        return (product - fmod(product, c)) / c
+    if product < 2 ^ 53 then
+        return (product - math.fmod(product, c)) / c + s.count
     end
     -- Long multiplication: by digits of `a` so small that no step reaches 2^53.
     local base, scale, quotient, rest = 2, 1, 0, 0
-    while c * base * 2 <= EXACT do
+    while c * base * 2 <= 2 ^ 53 do
         base = base * 2
     end
     while scale * base <= a do
         scale = scale * base
     end
     while scale >= 1 do
-        local digit, high = floor(a / scale), rest * base
-        rest = fmod(high, c)
+        local digit, high = math.floor(a / scale), rest * base
+        rest = math.fmod(high, c)
         local low = rest + digit * b
         quotient = quotient * base + (high - rest) / c
-        rest = fmod(low, c)
+        rest = math.fmod(low, c)
         quotient = quotient + (low - rest) / c
         a, scale = a - digit * scale, scale / base
     end
-    return quotient
-end
-
-local function used(s)
-    if s.previous == 0 then
-        return s.count
-    end
-    return mul_div(s.previous, s.start + s.window - s.t, s.window) + s.count
-end
-
--- When no more than `most` of a log is used.
-local function fits_at(s, most)
-    local count, i, at, cost = s.count, s.head
-    if count <= most then
-        return s.t
-    elseif most == 0 then
-        return s.newest + s.window
-    end
-    while count > most do
-        local sum = i % BLOCK == 0 and i + BLOCK < s.n and block_sum(s, i / BLOCK)
-        if sum and count - sum > most then
-            count, i = count - sum, i + BLOCK
-        else
-            at, cost = entry(s, i, 64)
-            count, i = count - cost, i + 1
-        end
-    end
-    return at + s.window
-end
-
--- Gives back what was reserved by those who are gone.
-local function lapse(s, open)
-    local gone = call('ZRANGEBYSCORE', open, '-inf', now, 'LIMIT', '0', '100')
-    for _, member in ipairs(gone) do
-        if #member == 33 then
-            local ticket, cost = read('<dd', member, 18)
-            adjust(s, ticket, -cost)
-        end
-        call('ZREM', open, member)
-    end
+    return quotient + s.count
 end
 
 local blob = ARGV[1]
-local id, count, key, admitted = blob:sub(1, 16), (#blob - 16) / 25, 1, true
-local items, costs, opens, states = {}, {}, {}, nil
+local count, key, admitted, log, states = (#blob - 16) / 25, 1, true, nil, nil
+local items, costs, opens = {}, {}, {}
 
 for i = 1, count do
-    local kind, amount, window, cost = read('<Bddd', blob, i * 25 - 8)
+    local kind, amount, window, cost = struct.unpack('<Bddd', blob, i * 25 - 8)
     local name = KEYS[key]
     key = key + 1
-    if kind == PLACE then
-        call('ZREMRANGEBYSCORE', name, '-inf', now)
-        if call('ZCARD', name) >= amount then
-            return write('<dB', now, i + 1)
+    if kind == 3 then
+        redis.call('ZREMRANGEBYSCORE', name, '-inf', now)
+        if redis.call('ZCARD', name) >= amount then
+            return struct.pack('<dB', now, i + 1)
         end
         items[i] = name
     else
@@ -101,18 +62,27 @@ for i = 1, count do
             s = states[name]
         end
         if not s then
-            s = load(name, kind, amount, window)
+            s = load(entry, trim_head, load_log, name, kind, amount, window, now, slack_ms)
             if states then
                 states[name] = s
             end
         end
         if open then
-            lapse(s, open)
+            -- What was reserved by those who are gone is given back.
+            local gone = redis.call('ZRANGEBYSCORE', open, '-inf', now, 'LIMIT', '0', '100')
+            for g = 1, #gone do
+                if #gone[g] == 33 then
+                    local ticket, reserved = struct.unpack('<dd', gone[g], 18)
+                    log = log or kind == 1 and log_rules(entry, trim_head, header, log_life)
+                    adjust(log, s, ticket, -reserved)
+                end
+                redis.call('ZREM', open, gone[g])
+            end
         end
         local total = cost + s.pending
         s.pending = total
         items[i], costs[i], opens[i] = s, cost, open
-        if amount == 0 or total > amount or used(s) > amount - total then
+        if amount == 0 or total > amount or (s.previous ~= 0 and used(s) or s.count) > amount - total then
             admitted = false
         end
     end
@@ -122,42 +92,74 @@ if admitted then
     for i = 1, count do
         local s, cost, ticket = items[i], costs[i], nil
         if not cost then
-            call('ZADD', s, now + PLACE_LIFE, id .. string.char(i - 1))
-            call('PEXPIRE', s, '60000')
+            redis.call('ZADD', s, now + 14000000, blob:sub(1, 16) .. string.char(i - 1))
+            redis.call('PEXPIRE', s, '60000')
         elseif cost ~= 0 then
-            if s.strategy == MOVING then
-                ticket = push(s, cost)
-            else
+            ticket = s.t
+            if s.kind ~= 1 then
                 if s.count == 0 and s.previous == 0 then
                     s.start, s.moved = s.t, true
                 end
-                s.count, ticket = min(s.count + cost, COUNT_MAX), s.t
+                s.count = math.min(s.count + cost, 4e15)
+            else
+                if s.amount > 16000 then
+                    local step = math.ceil(s.window / 16000)
+                    local past = math.fmod(ticket, step)
+                    ticket = past == 0 and ticket or ticket + step - past
+                end
+                local added = math.min(cost, 4e15 - s.count)
+                s.count, s.clean = s.count + added, false
+                if s.n == s.head then
+                    s.head, s.n, s.oldest, s.newest, s.newest_cost, s.tail = 0, 1, ticket, ticket, added, added
+                    local life = log_life(s)
+                    redis.call('SET', s.key, header(s) .. ('\0'):rep(16) .. struct.pack('<dd', ticket, added), 'PX', life)
+                    s.text, s.base, s.clean = '', 0, true
+                else
+                    if s.newest >= ticket then
+                        s.newest_cost, s.tail = s.newest_cost + added, s.tail + added
+                    else
+                        if s.head >= 16 or s.n >= 16384 then
+                            log = log or log_rules(entry, trim_head, header, log_life)
+                            log.compact(s)
+                        end
+                        if s.n % 256 == 0 then
+                            log = log or log_rules(entry, trim_head, header, log_life)
+                            log.put_sum(s, s.n / 256 - 1, s.tail)
+                            s.tail = 0
+                        end
+                        s.newest, s.newest_cost, s.tail, s.n = ticket, added, s.tail + added, s.n + 1
+                    end
+                    local last = s.n - 1
+                    redis.call('SETRANGE', s.key, 96 + (last + math.floor(last / 256)) * 16,
+                        struct.pack('<dd', s.newest, s.newest_cost))
+                    s.text, s.base = '', 0
+                end
             end
             if opens[i] then
-                call('ZADD', opens[i], now + RESERVATION_LIFE, id .. string.char(i - 1) .. write('<dd', ticket, cost))
-                call('PEXPIRE', opens[i], '120000')
+                redis.call('ZADD', opens[i], now + 45000000,
+                    blob:sub(1, 16) .. string.char(i - 1) .. struct.pack('<dd', ticket, cost))
+                redis.call('PEXPIRE', opens[i], '120000')
             end
         end
     end
 end
 
-local out, total = write('<dB', now, admitted and 1 or 0), {}
+local out = struct.pack('<dB', now, admitted and 1 or 0)
 for i = 1, count do
     local s, cost = items[i], costs[i]
     if cost then
-        s.text_kept = s.text_kept or save(s)
-        out = out .. s.text_kept
-        if s.strategy == MOVING then
+        s.kept = s.kept or save(header, log_life, s)
+        out = out .. s.kept
+        if s.kind == 1 then
             local fits, less = 0, 0
-            total[s] = (total[s] or 0) + cost
-            local room = s.amount - total[s]
-            if not admitted and room >= 0 and s.count > room then
-                fits = fits_at(s, room)
+            s.asked = (s.asked or 0) + cost
+            local room = s.amount - s.asked
+            if s.count > s.amount or (not admitted and room >= 0 and s.count > room) then
+                log = log or log_rules(entry, trim_head, header, log_life)
+                fits = room >= 0 and log.fits_at(s, room) or 0
+                less = s.count > s.amount and log.fits_at(s, math.max(s.amount - 1, 0)) or 0
             end
-            if s.count > s.amount then
-                less = fits_at(s, max(s.amount - 1, 0))
-            end
-            out = out .. write('<dd', fits, less)
+            out = out .. struct.pack('<dd', fits, less)
         end
     end
 end

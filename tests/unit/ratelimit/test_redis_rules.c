@@ -397,7 +397,7 @@ int main(void)
     tcase_add_checked_fixture(tcase, forget_all, NULL);
     tcase_set_timeout(tcase, 120);
     tcase_add_test(tcase, vectors);
-    tcase_add_loop_test(tcase, same_answers_as_the_memory_store, 0, 20);
+    tcase_add_loop_test(tcase, same_answers_as_the_memory_store, 0, 12);
     tcase_add_loop_test(tcase, same_answers_when_the_clock_jumps, 0, 8);
     tcase_add_loop_test(tcase, same_answers_of_long_logs, 0, 2);
     suite_add_tcase(suite, tcase);
