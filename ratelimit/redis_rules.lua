@@ -203,7 +203,7 @@ local function load_log(s)
     if #text >= 80 then
         local last, offset, count, head, n, oldest, newest, newest_cost, tail, till = struct.unpack('<dddddddddd', text, 1)
         if count >= 0 and count < 2 ^ 53 and head >= 0 and head <= n and n < 2 ^ 32 and head % 1 == 0 and n % 1 == 0
-            and last >= 0 and last < 2 ^ 53 and offset >= 0 and offset < 2 ^ 53 then
+            and count % 1 == 0 and last >= 0 and last < 2 ^ 53 and offset >= 0 and offset < 2 ^ 53 then
             s.fresh, s.text, s.count, s.head, s.n, s.oldest = false, text, count, head, n, oldest
             s.newest, s.newest_cost, s.tail, s.till = newest, newest_cost, tail, till
             return last, offset
@@ -226,8 +226,9 @@ local function load(entry, trim_head, load_log, key, kind, amount, window, now, 
         local text = redis.call('GET', key)
         if text and #text == 40 then
             local a, b, start, count, previous = struct.unpack('<ddddd', text, 1)
-            if count >= 0 and count < 2 ^ 53 and previous >= 0 and previous < 2 ^ 53 and a >= 0 and a < 2 ^ 53
-                and b >= 0 and b < 2 ^ 53 and start >= 0 and start < 2 ^ 53 then
+            if count >= 0 and count < 2 ^ 53 and count % 1 == 0 and previous >= 0 and previous < 2 ^ 53
+                and previous % 1 == 0 and a >= 0 and a < 2 ^ 53 and b >= 0 and b < 2 ^ 53 and start >= 0 and start < 2 ^ 53
+                and (kind == 2 or previous == 0) then
                 last, offset, s.start, s.count, s.previous, s.fresh = a, b, start, count, previous, false
             end
         end

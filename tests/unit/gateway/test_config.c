@@ -448,7 +448,9 @@ static const struct bad bad_yaml[] = {
          "weir.yaml:3: unknown key \"limti\" in \"limits.a\"; did you mean \"limit\"?"),
     YAML("limits:\n  a:\n    something: 1\n",
          "weir.yaml:3: unknown key \"something\" in \"limits.a\", expected one of limit, by, strategy, routes, cost, "
-         "message, headers, exempt"),
+         "message, headers, on_redis_failure, exempt"),
+    YAML(LIMIT "    on_redis_failure: open\n",
+         "weir.yaml:4: \"limits.a.on_redis_failure\" is \"open\", expected memory or allow or deny"),
     YAML(LIMIT "    by: key\n",
          "weir.yaml:4: \"limits.a.by\" is \"key\", expected api_key, address, route, model, user "
          "or constant"),
@@ -948,8 +950,8 @@ START_TEST(reads_limits)
             "    exempt: {keys: [bob, alice], addresses: [10.1.2.3/8, \"fd00::/8\"]}\n"
             "  r: {limit: 1/day, by: route, strategy: fixed_window, headers: on}\n"
             "  m: {limit: 0/day, by: model, headers: false, cost: 7}\n"
-            "  u: {limit: 1 token/day, by: user, headers: true}\n"
-            "  c: {limit: 1/day, by: constant}\n"
+            "  u: {limit: 1 token/day, by: user, headers: true, on_redis_failure: deny}\n"
+            "  c: {limit: 1/day, by: constant, on_redis_failure: allow}\n"
             "backends: [{name: b, url: http://b}]\n"
             "routes:\n"
             "  - {path: /v1/chat/completions, depends: [\"limit:per-ip.2\", api_key, \"limit:per_key\", validate]}\n"
@@ -1007,6 +1009,9 @@ START_TEST(reads_limits)
         ck_assert_int_eq(limit[i + 1].headers, headers[i]);
     }
     ck_assert_int_eq(limit[1].strategy, LIMIT_FIXED_WINDOW);
+    ck_assert_int_eq(limit[2].on_redis_failure, LIMIT_FAILURE_MEMORY);
+    ck_assert_int_eq(limit[3].on_redis_failure, LIMIT_FAILURE_DENY);
+    ck_assert_int_eq(limit[4].on_redis_failure, LIMIT_FAILURE_ALLOW);
     ck_assert_str_eq(config_limit_by_name(LIMIT_BY_API_KEY), "api_key");
     ck_assert_str_eq(config_limit_by_name(LIMIT_BY_CONSTANT), "constant");
 

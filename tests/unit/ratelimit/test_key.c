@@ -1,5 +1,7 @@
+#include "base/digest.h"
 #include "ratelimit/key.h"
 #include <check.h>
+#include <endian.h>
 #include <openssl/core_names.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
@@ -56,6 +58,39 @@ START_TEST(digests_are_those_of_siphash)
             ck_assert_mem_eq(got, expected, 16);
         }
         free(exact);
+    }
+}
+END_TEST
+
+/* What all gateways must agree on, also of different versions: it may never change. */
+START_TEST(digests_without_a_secret_are_those_of_sha256)
+{
+    char text[1000];
+    for (size_t i = 0; i < sizeof(text); i++)
+        text[i] = (char)(i * 37);
+    struct key seen[300];
+    for (size_t len = 0; len < 300; len++) {
+        struct span parts[] = {SPAN("client"), {text, len}, {text, len % 11}};
+        unsigned char bytes[2048], digest[DIGEST_SHA256_LEN], got[16], *at = bytes;
+        add_number(&at, 3);
+        for (size_t i = 0; i < 3; i++) {
+            add_number(&at, parts[i].len);
+            if (parts[i].len > 256) {
+                digest_sha256(parts[i], at);
+                at += DIGEST_SHA256_LEN;
+                continue;
+            }
+            memset(at, 0, 264);
+            memcpy(at, parts[i].base, parts[i].len);
+            at += (parts[i].len + 7) / 8 * 8;
+        }
+        digest_sha256((struct span){(const char *)bytes, (size_t)(at - bytes)}, digest);
+        seen[len] = key_make(NULL, parts, 3);
+        uint64_t words[2] = {htobe64(seen[len].word[0]), htobe64(seen[len].word[1])};
+        memcpy(got, words, sizeof(got));
+        ck_assert_mem_eq(got, digest, 16);
+        for (size_t k = 0; k < len; k++)
+            ck_assert(!key_eq(&seen[k], &seen[len]));
     }
 }
 END_TEST
@@ -138,6 +173,7 @@ int main(void)
 {
     TCase *tc = tcase_create("key");
     tcase_add_test(tc, digests_are_those_of_siphash);
+    tcase_add_test(tc, digests_without_a_secret_are_those_of_sha256);
     tcase_add_test(tc, no_text_passes_for_another_split);
     tcase_add_test(tc, each_thing_a_limit_is_makes_another_key);
     tcase_add_test(tc, secrets_differ_and_matter);
