@@ -1,7 +1,8 @@
 /* What a decision of the memory store costs: threads that decide on requests of random clients, several limits each.
  *
- *   cc -O2 -D_GNU_SOURCE -I. -o /tmp/ratelimit-bench tests/bench/ratelimit.c ratelimit/?*.c base/ids.c base/strbuf.c
- * -lpthread ratelimit-bench [CLIENTS [THREADS [LIMITS [SECONDS]]]]        default 100000 2 3 2
+ *   cc -O2 -D_GNU_SOURCE -I. -o /tmp/ratelimit-bench tests/bench/ratelimit.c ratelimit/key.c ratelimit/limit.c \
+ *      ratelimit/st*.c base/digest.c base/ids.c base/strbuf.c -lcrypto -lpthread
+ *   ratelimit-bench [CLIENTS [THREADS [LIMITS [SECONDS]]]]        default 100000 2 3 2
  *
  * Prints, for each strategy, nanoseconds per decision as one thread sees it while all threads decide; the keys' digests
  * and the reading of the clock are included. */

@@ -215,6 +215,9 @@ static uint64_t random_below(uint64_t limit)
     return seed % limit;
 }
 
+#define SECOND UINT64_C(1000000)
+#define START UINT64_C(1795250030000000)
+
 #define PICK(array) ((array)[random_below(sizeof(array) / sizeof((array)[0]))])
 
 static const uint64_t amounts[] = {1, 2, 7, 60, 500, 16000, 16001, 100000, 1000000, UINT64_C(1000000000000000)};
@@ -347,6 +350,33 @@ START_TEST(same_answers_when_the_clock_jumps)
 }
 END_TEST
 
+/* Products of more than 2^53: the counts of long windows and large amounts. */
+START_TEST(same_answers_of_large_numbers)
+{
+    for (unsigned step = 0; step < 400; step++) {
+        struct limit limit = {.amount = UINT64_C(1000000000000000), .window_us = PICK(seconds) * SECOND, .multiple = 1};
+        struct store_ask ask = {.limit = &limit, .strategy = LIMIT_SLIDING_WINDOW_COUNTER, .key = next_key()};
+        struct strategy_state state = {0};
+        uint64_t now = START + random_below(SECOND), left = 0;
+        for (int i = 0; i < 3; i++) {
+            struct store_answer c = {0}, lua;
+            struct redis_verdict verdict;
+            struct redis_question question = question_of(&ask, 1);
+            /* At last what just fits, or one more. */
+            ask.cost = i == 2 ? left + step % 2 : 1 + random_below(limit.amount / (i == 0 ? 1 : 3));
+            c.allowed = strategy_allows(ask.strategy, &state, &limit, now, ask.cost, &c.retry_us);
+            if (c.allowed)
+                strategy_commit(ask.strategy, &state, &limit, now, ask.cost);
+            strategy_look(ask.strategy, &state, &limit, now, &c.numbers);
+            hit(&question, &now, &lua, &verdict);
+            expect_same(&c, &lua, step);
+            left = c.numbers.remaining;
+            now += i == 0 ? limit.window_us + random_below(limit.window_us) : 0;
+        }
+    }
+}
+END_TEST
+
 /* Long logs: blocks that fill, expire, lose their entries and are walked. */
 START_TEST(same_answers_of_long_logs)
 {
@@ -386,9 +416,6 @@ START_TEST(same_answers_of_long_logs)
 END_TEST
 
 /* ---- leases ---- */
-
-#define SECOND UINT64_C(1000000)
-#define START UINT64_C(1795250030000000)
 
 static struct limit tokens = {.amount = 1000, .window_us = 3600 * SECOND, .multiple = 1, .unit = LIMIT_TOKENS};
 
@@ -610,6 +637,7 @@ int main(void)
     tcase_add_test(tcase, vectors);
     tcase_add_loop_test(tcase, same_answers_as_the_memory_store, 0, 12);
     tcase_add_loop_test(tcase, same_answers_when_the_clock_jumps, 0, 8);
+    tcase_add_test(tcase, same_answers_of_large_numbers);
     tcase_add_loop_test(tcase, same_answers_of_long_logs, 0, 2);
     tcase_add_loop_test(tcase, reservations_count_until_they_are_settled, 0, 3);
     tcase_add_loop_test(tcase, reservations_of_the_dead_lapse, 0, 3);
