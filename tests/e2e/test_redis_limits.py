@@ -254,3 +254,23 @@ def test_a_client_that_leaves_while_redis_is_asked_gives_back_what_was_taken(t):
         "x-ratelimit-remaining-requests") is not None, "an answer")
     answer = weir.ask("POST", CHAT, None, chat(False, max_tokens=1))
     assert answer.header("x-ratelimit-remaining-requests") == "3", answer
+
+
+@smoke
+def test_a_gateway_ends_while_redis_is_asked(t):
+    redis = t.redis()
+    for early in ("", "early_head: 50ms\n"):
+        weir = t.weir("demo:?tokens=2", config="max_streams: 3\nlimits:\n  a: { limit: 50/hour, by: constant }\n" + early
+                      + settings(redis, timeout="8s"), args=["--drain-timeout", "200ms"])
+        wait_up(weir)
+        redis.freeze()
+        wires = [weir.connect() for _ in range(4)]
+        for n, wire in enumerate(wires):
+            wire.request("POST", CHAT, None, chat(n % 2 == 0))
+        wait_until(lambda weir=weir: weir.metric("^weir_requests_in_flight") >= 4, "the requests to wait")
+        if early:
+            time.sleep(0.3)
+        weir.stop()
+        redis.thaw()
+        for wire in wires:
+            wire.close()
