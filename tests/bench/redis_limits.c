@@ -2,9 +2,9 @@
  *
  *   tests/bench_redis_limits URL [SECONDS [CLIENTS [LIMITS (1-8) [AT_ONCE]]]]      default: 3 10000 1, and 1, 16, 256
  *
- * Prints for each strategy: decisions in a second, half and 99 % of them answered within, processor time of this thread
- * and of the server for each. The keys' digests are included. Everything under "weir-bench:" in that database is its
- * own; it lapses by itself. */
+ * Prints for each strategy, of requests and of tokens (which are settled too, each by a command that is written at
+ * once): decisions in a second, half and 99 % of them answered within, processor time of this thread for each. The
+ * keys' digests are included. Everything under "weir-bench:" in that database is its own; it lapses by itself. */
 #include "base/clock.h"
 #include "ratelimit/limit_scripts.h"
 #include "ratelimit/redis_store.h"
@@ -189,8 +189,11 @@ int main(int argc, char **argv)
         turn();
     if (!bench.up)
         return 1;
-    bench.store = redis_store_create(&(struct redis_store_settings){
-        .link = bench.link, .deadlines = &bench.deadlines, .prefix = SPAN("weir-bench:"), .gateway = 1, .gateways = &gateways});
+    bench.store = redis_store_create(&(struct redis_store_settings){.link = bench.link,
+                                                                    .deadlines = &bench.deadlines,
+                                                                    .prefix = SPAN("weir-bench:"),
+                                                                    .gateway = 1,
+                                                                    .gateways = &gateways});
     static const unsigned long depths[] = {1, 16, 256};
     for (int tokens = 0; tokens < 2; tokens++) {
         for (int strategy = LIMIT_FIXED_WINDOW; strategy <= LIMIT_SLIDING_WINDOW_COUNTER; strategy++) {
