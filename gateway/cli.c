@@ -77,6 +77,8 @@ static const char run_doc[] =
     "  init [FILE]        Write a commented configuration file (default weir.yaml)\n"
     "  keys create|hash   Make an API key; hash one for the configuration file\n"
     "  ask [PROMPT]       Ask a running gateway and print its answer as it comes\n"
+    "  health             Ask a running gateway whether it is ready\n"
+    "  env                List the environment variables, their values and where these come from\n"
     "  version            Print the version\n"
     "`weir COMMAND --help` tells more about each.\n"
     "\n"
@@ -182,7 +184,8 @@ static error_t parse_run_option(int option, char *value, struct argp_state *stat
         options->drain_timeout = value;
         return 0;
     case ARGP_KEY_ARG:
-        argp_error(state, "unexpected '%s'; a command comes first and is run, check, init, keys, ask or version",
+        argp_error(state,
+                   "unexpected '%s'; a command comes first and is run, check, init, keys, ask, health, env or version",
                    value);
         return EINVAL;
     default:
@@ -207,22 +210,28 @@ static int serve(const struct config_options *options, struct handover *handover
     return handover->old != 0 ? supervise_old(handover, error) : cli_fail("%s", error);
 }
 
-static int cli_run(int argc, char **argv)
+void cli_parse_run(int argc, char **argv, const char *doc, struct config_options *options)
 {
-    static const struct argp argp = {
-        .options = run_options, .parser = parse_run_option, .args_doc = "", .doc = run_doc};
+    const struct argp argp = {
+        .options = run_options, .parser = parse_run_option, .args_doc = "", .doc = doc != NULL ? doc : run_doc};
     /* No list can be longer than the command line. */
     const char **lists = calloc((size_t)argc * 3, sizeof(*lists));
     if (lists == NULL)
-        return cli_fail("out of memory");
-    struct config_options options = {.listen = lists, .backends = lists + argc, .api_keys = lists + 2 * (size_t)argc};
-    cli_parse(&argp, argc, argv, &options);
+        abort();
+    *options = (struct config_options){.listen = lists, .backends = lists + argc, .api_keys = lists + 2 * (size_t)argc};
+    cli_parse(&argp, argc, argv, options);
+}
+
+static int cli_run(int argc, char **argv)
+{
+    struct config_options options;
+    cli_parse_run(argc, argv, NULL, &options);
 
     struct handover handover;
     handover_receive(&handover);
     int status = serve(&options, &handover);
     handover_dispose(&handover);
-    free(lists);
+    free(options.listen);
     return status;
 }
 
@@ -344,8 +353,10 @@ static const struct command {
     char *title; /* argv[0] of the command, for messages */
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"run", "weir", cli_run},        {"check", "weir check", cli_check}, {"init", "weir init", cli_init},
-    {"keys", "weir keys", cli_keys}, {"ask", "weir ask", ask_main},      {"version", "weir version", cli_version},
+    {"run", "weir", cli_run},        {"check", "weir check", cli_check},
+    {"init", "weir init", cli_init}, {"keys", "weir keys", cli_keys},
+    {"ask", "weir ask", ask_main},   {"health", "weir health", cli_health},
+    {"env", "weir env", cli_env},    {"version", "weir version", cli_version},
 };
 
 int cli_main(int argc, char **argv)

@@ -16,6 +16,8 @@ int cli_main(int argc, char **argv);
 /* The commands. argv[0] is "weir COMMAND", for messages. */
 int cli_init(int argc, char **argv);
 int cli_keys(int argc, char **argv);
+int cli_health(int argc, char **argv);
+int cli_env(int argc, char **argv);
 
 /* Prints "weir: MESSAGE" to stderr. Returns CLI_FAILED. */
 int cli_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -23,6 +25,15 @@ int cli_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* argp_parse with the habits that all commands share: exit status CLI_USAGE for a wrong call. Does not return after
  * --help, --usage, --version or a wrong call. */
 void cli_parse(const struct argp *argp, int argc, char **argv, void *input);
+
+struct config_options;
+
+/* Parses the options of `weir run` into `options`, whose lists are made here: free options->listen afterwards. `doc`
+ * is what --help says above the options; NULL: as for `weir run`. */
+void cli_parse_run(int argc, char **argv, const char *doc, struct config_options *options);
+
+/* Appends a value as `weir env` shows it: without the password in a URL, nor its query. */
+void cli_env_show(struct span value, struct strbuf *out);
 
 /* The weir.yaml that `weir init` writes: deploy/weir.example.yaml, embedded when weir was built. */
 struct span cli_init_text(void);

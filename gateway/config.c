@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define FILE_MAX_BYTES (1 << 20)
 #define SECOND UINT64_C(1000000)
 #define CACHE_ENTRY_DEFAULT ((size_t)8 << 20)
 #define CACHE_MEMORY_TTL_DEFAULT (60 * SECOND)
@@ -376,18 +375,19 @@ static bool apply_values(struct config *config, const struct config_input *input
     return true;
 }
 
+const char *const config_usual[CONFIG_USUAL_COUNT] = {"weir.yaml", "/etc/weir/weir.yaml"};
+
 /* Reads the file that was asked for, or the first of the usual places where there is one. */
 static bool read_file(struct config *config, const struct config_input *asked, char *(*getenv_fn)(const char *),
                       struct config_report *report)
 {
-    static const char *const usual[] = {"weir.yaml", "/etc/weir/weir.yaml"};
-    const char *path = asked->count != 0 ? asked->items[0] : usual[0];
+    const char *path = asked->count != 0 ? asked->items[0] : config_usual[0];
     size_t len;
-    char *text = config_read_whole(path, FILE_MAX_BYTES, &len);
+    char *text = config_read_whole(path, CONFIG_FILE_MAX_BYTES, &len);
 
     if (text == NULL && asked->count == 0 && errno == ENOENT) {
-        path = usual[1];
-        text = config_read_whole(path, FILE_MAX_BYTES, &len);
+        path = config_usual[1];
+        text = config_read_whole(path, CONFIG_FILE_MAX_BYTES, &len);
         if (text == NULL && errno == ENOENT)
             return true;
     }

@@ -33,6 +33,11 @@ static const struct variable {
 /* Of the commands beside `weir run`. */
 static const char *const others[] = {"WEIR_URL"};
 
+const char *config_input_variable(enum input_id id)
+{
+    return variables[id].name;
+}
+
 static void add(struct config_input *input, struct span value, const char *source)
 {
     char **item = config_append(&input->items, &input->count, sizeof(*input->items));

@@ -31,6 +31,9 @@ struct config_input {
     const char *source; /* "--listen", "WEIR_LISTEN", "WEIR_API_KEY_FILE" */
 };
 
+/* What a setting is called in the environment: "WEIR_LISTEN". */
+const char *config_input_variable(enum input_id id);
+
 /* Gathers all settings, an option before its variable. Zero `inputs` before; dispose of them also after a failure. */
 bool config_inputs_read(struct config_input inputs[INPUT_COUNT], const struct config_options *options,
                         char *(*getenv_fn)(const char *), struct config_report *report);

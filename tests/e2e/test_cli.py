@@ -177,7 +177,7 @@ def test_version_and_help(t):
                    "--log-format", "--drain-timeout"):
         assert option in done.stdout, option
     assert t.run("-h").stdout == done.stdout
-    for command in ("check", "init", "keys", "ask"):
+    for command in ("check", "init", "keys", "ask", "health", "env"):
         assert t.run(command, "--help").returncode == 0, command
 
 
