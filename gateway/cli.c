@@ -1,5 +1,6 @@
 #include "gateway/cli.h"
 #include "gateway/ask.h"
+#include "gateway/notify.h"
 #include "gateway/server.h"
 #include "gateway/supervise.h"
 #include <errno.h>
@@ -227,6 +228,7 @@ static int cli_run(int argc, char **argv)
     struct config_options options;
     cli_parse_run(argc, argv, NULL, &options);
 
+    notify_watchdog_us();
     struct handover handover;
     handover_receive(&handover);
     int status = serve(&options, &handover);

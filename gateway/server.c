@@ -4,11 +4,13 @@
 #include "base/log.h"
 #include "gateway/crash.h"
 #include "gateway/limit.h"
+#include "gateway/notify.h"
 #include "gateway/signals.h"
 #include "gateway/worker.h"
 #include <h2o/hostinfo.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -127,7 +129,10 @@ static void greet(const struct server *server, const struct config *config)
            unix_path != NULL ? "--unix-socket " : "", unix_path != NULL ? unix_path : "", unix_path != NULL ? " " : "",
            config->listen[0].tls_cert != NULL ? "-k " : "", scheme, unix_path != NULL ? "localhost" : address,
            config->key_count != 0 ? "-H \"Authorization: Bearer $KEY\" " : "", model != NULL ? model : "MODEL");
-    fflush(stdout);
+    if (fflush(stdout) != 0) { /* a full disk or a reader that left: serving does not depend on it */
+        __fpurge(stdout);
+        clearerr(stdout);
+    }
 }
 
 static void dispose(struct server *server, struct site *first)
@@ -181,6 +186,7 @@ int server_run(struct config *config, const struct config_options *options, stru
         worker_go(server.workers[i]);
     signals_start(&server);
     greet(&server, config);
+    notify_send("READY=1");
     handover_ready(handover);
     for (size_t i = 0; i < server.worker_count; i++)
         worker_wait(server.workers[i]);

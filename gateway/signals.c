@@ -1,15 +1,17 @@
 #include "gateway/signals.h"
 #include "base/log.h"
 #include "gateway/handover.h"
+#include "gateway/notify.h"
 #include "gateway/reload.h"
 #include "gateway/worker.h"
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
-#define LOOK_NS 50000000 /* between looks at a process that starts */
+#define LOOK_US 50000 /* between looks at a process that starts */
 
 static pthread_t thread;
 static bool on_terminal; /* it was started from one */
@@ -65,7 +67,7 @@ static void begin_upgrade(struct server *server, struct handover_child *child)
 /* Looks how far the new process is. */
 static void go_on_upgrading(struct server *server, struct handover_child *child)
 {
-    char error[512];
+    char error[512], main_pid[32];
     long pid = (long)child->pid;
     enum handover_state state = handover_look(child, error, sizeof(error));
     if (state == HANDOVER_WAITING)
@@ -76,6 +78,8 @@ static void go_on_upgrading(struct server *server, struct handover_child *child)
         return;
     }
     log_text(LOG_INFO, "upgrade: process %ld serves", pid);
+    snprintf(main_pid, sizeof(main_pid), "MAINPID=%ld", pid);
+    notify_send(main_pid); /* while the manager still listens to this process */
     for (size_t i = 0; i < server->listener_count; i++)
         server->listeners[i].handed_over = true;
     if (!atomic_load(&server->draining))
@@ -97,10 +101,13 @@ static void hang_up(struct server *server)
     char error[1024];
     if (atomic_load(&server->draining))
         return;
-    if (on_terminal && !has_terminal())
+    if (on_terminal && !has_terminal()) {
         end(server, "draining: the terminal is gone; running requests may finish");
-    else
-        reload(server, error, sizeof(error));
+        return;
+    }
+    notify_reloading();
+    reload(server, error, sizeof(error));
+    notify_send("READY=1");
 }
 
 static void *run(void *arg)
@@ -110,8 +117,7 @@ static void *run(void *arg)
     sigset_t set;
     fill(&set);
     for (;;) {
-        struct timespec soon = {.tv_nsec = LOOK_NS};
-        int signal = child.pid != 0 ? sigtimedwait(&set, NULL, &soon) : sigwaitinfo(&set, NULL);
+        int signal = notify_wait_signal(server, &set, child.pid != 0 ? LOOK_US : 0);
         if (child.pid != 0)
             go_on_upgrading(server, &child);
         switch (signal) {
@@ -129,6 +135,7 @@ static void *run(void *arg)
         case SIGTERM:
         case SIGINT:
             handover_cancel(&child);
+            notify_send("STOPPING=1");
             end(server, "draining: no new connections, running requests may finish");
             break;
         }

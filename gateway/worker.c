@@ -68,6 +68,7 @@ struct worker *worker_create(struct server *server, unsigned index, struct site 
     worker->keyer = cache_keyer_create();
     redis_worker_init(&worker->redis_worker);
     worker->completion_average = 256;
+    worker->turned_us = clock_us();
     return worker;
 }
 
@@ -321,7 +322,9 @@ static void serve(struct worker *worker)
     for (size_t i = 0; i < worker->listening_count; i++)
         h2o_socket_read_start(worker->listening[i].sock, on_accept);
     while (!worker->stopped) {
-        int wait = deadlines_wait_ms(&worker->deadlines, clock_us(), LOOP_WAIT_MAX_MS);
+        uint64_t now = clock_us();
+        int wait = deadlines_wait_ms(&worker->deadlines, now, LOOP_WAIT_MAX_MS);
+        atomic_store_explicit(&worker->turned_us, now, memory_order_relaxed);
         /* Deadlines run among the loop's own timeouts: it looks after what they have written at once, not after
          * waiting. */
         if (wait == 0 && !h2o_timeout_is_linked(&worker->due))

@@ -65,8 +65,9 @@ struct worker {
     h2o_multithread_receiver_t mailbox;
     pthread_mutex_t lock; /* guards `ended`: orders may come while the thread ends */
     bool ended;
-    sem_t told; /* posted by the thread when it is ready, and when it has ended */
-    sem_t go;   /* posted when it may serve */
+    _Atomic uint64_t turned_us; /* when its loop last began a turn, for the watchdog */
+    sem_t told;                 /* posted by the thread when it is ready, and when it has ended */
+    sem_t go;                   /* posted when it may serve */
     bool prepared;
     char error[512];
     struct worker_listener {
