@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Debian packages, and how missing ones are installed. Sourced by deploy/run.sh and tests/run.sh; POSIX sh.
 
 # What it takes to build and run weir. (libuv, libcap and zlib come with libwebsockets-dev.) libwebsockets-evlib-uv is
@@ -5,6 +6,11 @@
 # shellcheck disable=SC2034 # for those who source this
 BUILD_PACKAGES="build-essential cmake pkg-config libh2o-evloop-dev libwebsockets-dev libwebsockets-evlib-uv
   libhiredis-dev libyaml-dev libjansson-dev libssl-dev uthash-dev ca-certificates"
+
+# What it takes to run it where it is not built: the libraries of the packages above.
+# shellcheck disable=SC2034
+RUN_PACKAGES="libh2o-evloop0.13 libwebsockets17 libwebsockets-evlib-uv libhiredis0.14 libyaml-0-2 libjansson4 libssl3
+  ca-certificates"
 
 # install_packages NAME...: installs those that are missing, after saying which; says and does nothing if none is.
 # Its body is a subshell, so that its variables stay its own.

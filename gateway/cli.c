@@ -228,7 +228,7 @@ static int cli_run(int argc, char **argv)
     struct config_options options;
     cli_parse_run(argc, argv, NULL, &options);
 
-    notify_watchdog_us();
+    notify_begin();
     struct handover handover;
     handover_receive(&handover);
     int status = serve(&options, &handover);

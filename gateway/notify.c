@@ -53,27 +53,18 @@ void notify_reloading(void)
     notify_send(state);
 }
 
-/* Whether the manager watches this process, and not one that it is a child of. */
-static uint64_t read_watchdog(void)
+void notify_begin(void)
+{
+    unsetenv(notify_watchdog_us() != 0 ? "WATCHDOG_PID" : "WATCHDOG_USEC");
+}
+
+uint64_t notify_watchdog_us(void)
 {
     uint64_t period, pid;
     if (!read_number("WATCHDOG_USEC", &period))
         return 0;
     if (getenv("WATCHDOG_PID") != NULL && (!read_number("WATCHDOG_PID", &pid) || pid != (uint64_t)getpid()))
         return 0;
-    return period;
-}
-
-uint64_t notify_watchdog_us(void)
-{
-    static bool known;
-    static uint64_t period;
-    if (!known) {
-        period = read_watchdog();
-        known = true;
-        if (period != 0)
-            unsetenv("WATCHDOG_PID");
-    }
     return period;
 }
 

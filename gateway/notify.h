@@ -16,8 +16,11 @@ bool notify_send(const char *state);
 /* Says that the configuration is being read again; "READY=1" ends it. */
 void notify_reloading(void);
 
-/* The watchdog's period, in microseconds, if it is this process that is watched; 0: nobody watches. The first call
- * decides, and lets the processes that take over from this one be watched like it: call it early. */
+/* Sets the environment right for this process and those that will take over from it: they are watched like this one,
+ * or not at all. Before any thread. */
+void notify_begin(void);
+
+/* The watchdog's period, in microseconds, if it is this process that is watched; 0: nobody watches. */
 uint64_t notify_watchdog_us(void);
 
 /* Waits for a signal for at most `at_most_us` microseconds, 0: for ever; meanwhile sends "WATCHDOG=1" at half the

@@ -157,6 +157,9 @@ int server_run(struct config *config, const struct config_options *options, stru
     crash_report_on();
     raise_descriptor_limit();
     h2o_hostinfo_max_threads = RESOLVER_THREADS;
+    /* libh2o would put large bodies into files under /tmp, which may be read-only or full, and prompts are nobody
+     * else's business. */
+    h2o_socket_buffer_mmap_settings.threshold = SIZE_MAX;
     key_secret_random(&server.limit_secret);
     ids_random(&server.gateway, sizeof(server.gateway));
     atomic_init(&server.gateways, 1);

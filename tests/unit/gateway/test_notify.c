@@ -66,6 +66,12 @@ START_TEST(the_watchdog_is_ours_or_nobodys)
     snprintf(own, sizeof(own), "%d", (int)getpid());
     setenv("WATCHDOG_PID", own, 1);
     ck_assert_uint_eq(notify_watchdog_us(), 30000000);
+    notify_begin(); /* the process that takes over has another number */
+    ck_assert(getenv("WATCHDOG_PID") == NULL);
+    setenv("WATCHDOG_PID", "1", 1);
+    notify_begin();
+    unsetenv("WATCHDOG_PID");
+    ck_assert_uint_eq(notify_watchdog_us(), 0);
     static const char *const bad[] = {"", "0", "-1", "12x", " 1", "99999999999999999999999"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         setenv("WATCHDOG_USEC", bad[i], 1);
