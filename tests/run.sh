@@ -1,19 +1,21 @@
 #!/bin/sh
 # Installs what the tests need (it says what, and only if something is missing), builds with sanitizers, and runs every
 # test: style and layering checks, unit tests, end-to-end scenarios, and a part of those again under valgrind and
-# ThreadSanitizer. `sh tests/run.sh quick` leaves the last two out. Ends with `N passed, N failed, N skipped`.
+# ThreadSanitizer. `sh tests/run.sh quick` leaves the last two out; `sh tests/run.sh full` also makes and tries the images,
+# the package and what else is in deploy/, as root. Ends with `N passed, N failed, N skipped`.
 set -eu
 
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 # shellcheck source=deploy/packages.sh
 . deploy/packages.sh
 
-quick=
+quick='' full=''
 case ${1-} in
 quick) quick=yes ;;
+full) full=yes ;;
 '') ;;
 *)
-    echo "usage: sh tests/run.sh [quick]" >&2
+    echo "usage: sh tests/run.sh [quick | full]" >&2
     exit 2
     ;;
 esac
@@ -101,8 +103,8 @@ no_upward_include() {
 }
 
 scripts_are_sound() {
-    find . \( -name 'build*' -o -name .git \) -prune -o -type f \( -name '*.sh' -o -path './.ci/run' \) -print |
-        xargs shellcheck -x
+    find . \( -name 'build*' -o -name .git \) -prune -o -type f \( -name '*.sh' -o -path './.ci/run' -o -path './deploy/debian/p*' \) \
+        -exec shellcheck -x {} +
 }
 
 # Sanitizers on a busy machine take longer than the 4 seconds that Check gives a test.
@@ -143,6 +145,15 @@ end_to_end() {
     count ${sums:-0 1 0}
 }
 
+# script TITLE FILE: a script that counts for itself.
+script() {
+    echo "-- $1"
+    sh "$2" 2>&1 | tee "$log" || :
+    sums=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' "$log" | tail -n 1)
+    # shellcheck disable=SC2086 # three numbers
+    count ${sums:-0 1 0}
+}
+
 check "formatting" format_is_clean
 check "includes run down only" no_upward_include
 if command -v shellcheck >/dev/null 2>&1; then
@@ -163,6 +174,16 @@ if [ -z "$quick" ]; then
     end_to_end "valgrind" build-test-clang --smoke --valgrind -j "$jobs"
     check "builds with ThreadSanitizer" build build-test-thread -DCMAKE_BUILD_TYPE=Debug -DWEIR_SANITIZE=thread
     end_to_end "ThreadSanitizer, two workers" build-test-thread --smoke --workers 2 --slow 3
+fi
+
+if [ -n "$full" ]; then
+    script "Prometheus and Grafana" tests/prometheus.sh
+    script "Kubernetes" tests/kubernetes.sh
+    script "the Debian package" tests/package.sh
+    script "containers" tests/container.sh
+elif [ -z "$quick" ]; then
+    echo "SKIP images, package and manifests - sh tests/run.sh full tries them"
+    count 0 0 1
 fi
 
 echo "$passed passed, $failed failed, $skipped skipped"
