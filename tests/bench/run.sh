@@ -59,7 +59,9 @@ case " $gateways " in
     ;;
 esac
 # A gateway has two sockets for each open stream.
+# shellcheck disable=SC3045 # every sh that is used has it
 ulimit -n "$(ulimit -H -n)" 2>/dev/null || true
+# shellcheck disable=SC3045
 case $(ulimit -n) in
 unlimited) ;;
 *) [ "$(ulimit -n)" -ge $((2 * open_streams + 1000)) ] || die "needs $((2 * open_streams + 1000)) open files: raise 'ulimit -n'" ;;
@@ -290,7 +292,7 @@ measure_added() {
         esac
         echo "$side $(value cpu_us_per_request "$line")" >>"$tmp/slices"
     done
-    if [ $status = 0 ]; then
+    if [ "$status" = 0 ]; then
         for side in off on; do
             note "$1" "weir-$side" "$4" "$(sed -n "s/^$side //p" "$tmp/slices" | sort -n | awk '{ v[NR] = $1 }
                 END { printf "%.3f", (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 }')"
