@@ -8,6 +8,7 @@ import subprocess
 import time
 
 from harness import KEY, Options, Wire, chat, free_port, smoke, wait_until
+from test_upgrade import Successors
 
 
 # ---------------------------------------------------------------- weir health
@@ -166,6 +167,42 @@ def test_the_watchdog_is_fed_while_the_loops_turn(t):
     t.weir("demo:", env={"NOTIFY_SOCKET": manager.name, "WATCHDOG_USEC": "400000"}, args=["--workers", "2"])
     for _ in range(3):
         manager.wait("WATCHDOG=1")
+
+
+def test_a_service_manager_hears_of_reloads(t):
+    manager = Manager(t)
+    weir = t.weir("demo:", env={"NOTIFY_SOCKET": manager.name}, config="log_level: info\n")
+    assert manager.next() == "READY=1"
+    for broken in (False, True):
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        if broken:
+            (t.dir / f"{weir.name}.yaml").write_text("nonsense: 1\n")
+        weir.signal(signal.SIGHUP)
+        said = dict(line.split("=") for line in manager.next().splitlines())
+        assert said["RELOADING"] == "1" and before <= int(said["MONOTONIC_USEC"]) <= before + 60_000_000, said
+        assert manager.next() == "READY=1"
+
+
+def test_a_service_manager_watches_the_process_that_takes_over(t):
+    manager = Manager(t)
+    weir = t.weir("demo:", env={"NOTIFY_SOCKET": manager.name, "WATCHDOG_USEC": "400000"})
+    line = Successors(weir)
+    manager.wait("READY=1")
+    line.upgrade()
+    try:
+        manager.wait(f"MAINPID={line.pid}")
+        assert weir.wait() == 0
+        while True:  # what the old process still said
+            manager.socket.settimeout(0.001)
+            try:
+                assert manager.next() != "STOPPING=1", "the service goes on"
+            except TimeoutError:
+                break
+        manager.socket.settimeout(20 * Options.slow)
+        for _ in range(2):
+            assert manager.next() == "WATCHDOG=1"
+    finally:
+        line.end()
 
 
 def test_a_watchdog_of_another_process_is_not_fed(t):
