@@ -18,7 +18,7 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 0
 fi
 # shellcheck disable=SC2086 # a list
-install_packages $BUILD_PACKAGES dpkg-dev file lintian mmdebstrap systemd iproute2 curl
+install_packages $BUILD_PACKAGES dpkg-dev file lintian mmdebstrap systemd systemd-container iproute2
 
 work=$(mktemp -d /tmp/weir-deb.XXXXXX)
 root=$work/root
@@ -57,7 +57,7 @@ unit_is_sound() {
 }
 
 make_root() {
-    debian_root "$root"
+    debian_root "$root" --include=systemd,systemd-sysv
     cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
     mount -t proc proc "$root/proc"
 }
@@ -94,6 +94,31 @@ starts() {
         trap - EXIT
         kill $!
         wait $!' "$root"
+}
+
+# With systemd as process 1, which is what the unit is for.
+lives_under_systemd() {
+    cp tests/support/systemd_life.sh "$root/root/life.sh"
+    mkdir -p "$root/etc/systemd/system/multi-user.target.wants" "$root/etc/systemd/system/weir.service.d"
+    printf '[Unit]\nAfter=multi-user.target\n[Service]\nExecStart=/bin/sh /root/life.sh\n' >"$root/etc/systemd/system/life.service"
+    ln -s ../life.service "$root/etc/systemd/system/multi-user.target.wants/"
+    # A hang is to be noticed sooner than in 30 seconds.
+    printf '[Service]\nWatchdogSec=4\n' >"$root/etc/systemd/system/weir.service.d/sooner.conf"
+    umount "$root/proc"
+    # shellcheck disable=SC2016 # for the other shell
+    timeout -k 10 150 unshare --mount sh -c 'mkdir -p /run/systemd && mount -t tmpfs tmpfs /run/systemd &&
+        exec systemd-nspawn --directory="$0" --boot --private-network --register=no --keep-unit' "$root" \
+        >"$work/boot" 2>&1 || :
+    mount -t proc proc "$root/proc"
+    rm -rf "$root/etc/systemd/system/life.service" "$root/etc/systemd/system/multi-user.target.wants/life.service" \
+        "$root/etc/systemd/system/weir.service.d" "$root/root/life.sh" "$root"/var/tmp/systemd-private-* \
+        "$root"/tmp/systemd-private-*
+    if [ ! -s "$root/root/life" ]; then
+        echo "systemd does not boot here: $(tail -n 1 "$work/boot")"
+        exit 77
+    fi
+    cat "$root/root/life"
+    [ "$(tail -n 1 "$root/root/life")" = lived ]
 }
 
 completes() {
@@ -144,6 +169,7 @@ if [ "$failed" -eq 0 ]; then
     check "a Debian is made" make_root
     check "the package installs" installs
     check "it starts as its user and answers" starts
+    check "systemd starts, reloads, upgrades, watches and stops it" lives_under_systemd
     check "bash completes" completes
     check "what was changed is kept" keeps_what_was_changed
     check "it purges without a trace" purges

@@ -398,7 +398,7 @@ measure_pair() {
     stream_load "$address" "$pids" $((streams / 2)) >"$tmp/weir.pair" && status=0 || status=1
     wait "$nginx_load" || status=1
     for gateway in nginx weir; do
-        if [ $status = 0 ]; then
+        if [ "$status" = 0 ]; then
             note "$1" "$gateway" pair_us_per_event "$(value cpu_us_per_event "$(cat "$tmp/$gateway.pair")")"
         else
             note "$1" "$gateway" pair_us_per_event failed

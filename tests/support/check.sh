@@ -5,7 +5,7 @@ passed=0 failed=0 skipped=0
 log=${log-/dev/null}
 
 # check NAME COMMAND...: one test, in a shell of its own that ends at the first failure; what it says is shown only if it
-# fails.
+# fails. Exit status 77: it cannot run here, and the last line says why.
 check() {
     name=$1
     shift
@@ -19,6 +19,9 @@ check() {
     if [ "$status" -eq 0 ]; then
         echo "ok   $name"
         passed=$((passed + 1))
+    elif [ "$status" -eq 77 ]; then
+        echo "SKIP $name - $(tail -n 1 "$log")"
+        skipped=$((skipped + 1))
     else
         echo "FAIL $name"
         tail -n 60 "$log" | sed 's/^/     /'
