@@ -239,7 +239,7 @@ composes() {
     wait_for 60 health_is "$container" healthy
     streams "$port"
     health_is "$(compose ps -q redis)" healthy
-    docker logs "$container"
+    compose exec -T redis redis-cli client list | grep 'name=weir'
     curl -sS --max-time 10 "http://127.0.0.1:$port/metrics" | grep '^weir_requests_total'
     compose stop -t 30
     [ "$(docker inspect -f '{{.State.ExitCode}}' "$container")" = 0 ]
