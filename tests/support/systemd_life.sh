@@ -1,6 +1,6 @@
 #!/bin/sh
-# Inside a small Debian that tests/package.sh boots: the life of the service under systemd. The last line of /root/life is
-# "lived" if all was as it should be.
+# Inside a small Debian that tests/package.sh boots: the life of the service under systemd. /root/life says "lived" in the
+# end if all was as it should be.
 exec >/root/life 2>&1
 set -x
 
