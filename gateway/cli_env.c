@@ -26,6 +26,7 @@ static const struct setting {
     [INPUT_DRAIN_TIMEOUT] = {"drain_timeout", "30s", false},
     [INPUT_LIMIT] = {"limits", "none", false},
     [INPUT_CACHE_TTL] = {"cache.ttl", "off", false},
+    [INPUT_REDIS] = {"redis", "none", false},
     [INPUT_SUPERVISE] = {"supervise", "false", false},
 };
 

@@ -3,7 +3,7 @@ import pathlib
 import re
 import sys
 
-from harness import HERE, KEY, chat
+from harness import HERE, KEY, chat, free_port
 
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
@@ -12,7 +12,8 @@ import dashboard  # noqa: E402 - it stands beside the scripts that use it
 
 def test_dashboard_and_alerts_use_metrics_that_exist(t):
     fake = t.fake()
-    weir = t.weir(fake, keys=[KEY], args=["--limit", "1000/minute", "--cache-ttl", "10m"], config="routes: [{ path: /metrics, depends: [public] }]\n")
+    weir = t.weir(fake, keys=[KEY], args=["--limit", "1000/minute", "--cache-ttl", "10m", "--redis", f"redis://127.0.0.1:{free_port()}"],
+                  config="routes: [{ path: /metrics, depends: [public] }]\n")
     key = {"authorization": f"Bearer {KEY}"}
     weir.stream(headers=key)
     weir.stream("status=500", headers=key)

@@ -113,6 +113,8 @@ def test_env_hides_secrets(t):
     done = t.run("env", env={"WEIR_API_KEY_FILE": str(secret)})
     assert done.returncode == 0 and "of-the-file" not in done.stdout and "2, hidden" in done.stdout, done
     assert "WEIR_API_KEY_FILE" in done.stdout, done
+    done = t.run("env", env={"WEIR_REDIS": "redis://:s3cr3t@127.0.0.1:1/0"})
+    assert done.returncode == 0 and "s3cr3t" not in done.stdout and "redis://…@127.0.0.1:1/0" in done.stdout, done
     (t.dir / "weir.yaml").write_text("keys: [{ name: a, key: wk-in-the-file-0123456789 }]\n")
     done = t.run("env", "--api-key", "wk-option-0123456789")
     assert done.returncode == 0 and "wk-" not in done.stdout, done
