@@ -33,6 +33,7 @@ clean_up() {
         kill "$engine" 2>/dev/null || :
         wait "$engine" 2>/dev/null || :
     }
+    umount "$work"/exec/netns/* 2>/dev/null || :
     rm -rf "$work" 2>/dev/null || :
 }
 trap clean_up EXIT
