@@ -240,8 +240,9 @@ composes() {
     wait_for 60 health_is "$container" healthy
     streams "$port"
     health_is "$(compose ps -q redis)" healthy
-    compose exec -T redis redis-cli client list | grep 'name=weir'
-    curl -sS --max-time 10 "http://127.0.0.1:$port/metrics" | grep '^weir_requests_total'
+    curl -sS --max-time 10 "http://127.0.0.1:$port/metrics" | grep -E '^weir_requests_total|^weir_redis_up' >"$work/said"
+    cat "$work/said"
+    grep -x 'weir_redis_up 1' "$work/said"
     compose stop -t 30
     [ "$(docker inspect -f '{{.State.ExitCode}}' "$container")" = 0 ]
     compose down -v
