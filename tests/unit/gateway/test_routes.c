@@ -129,7 +129,8 @@ START_TEST(the_table_is_sound)
         ck_assert(route->methods != 0 && (route->methods & ~(unsigned)METHOD_ANY) == 0);
         ck_assert_msg((route->methods & METHOD_OPTIONS) == 0, "CORS answers OPTIONS");
         ck_assert((route->methods & METHOD_GET) == 0 || (route->methods & METHOD_HEAD) != 0);
-        ck_assert(route->depends[0] == DEPEND_PUBLIC || route->depends[0] == DEPEND_API_KEY);
+        ck_assert(route->depends[0] == DEPEND_PUBLIC || route->depends[0] == DEPEND_API_KEY ||
+                  route->depends[0] == DEPEND_ADMIN_KEY);
         bool validates = false;
         for (size_t j = 0; j < DEPENDS_MAX; j++)
             validates |= route->depends[j] == DEPEND_VALIDATE;
