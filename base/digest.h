@@ -7,7 +7,7 @@
 
 #define DIGEST_SHA256_LEN 32
 
-/* The SHA-256 (FIPS 180-4) of `bytes`. Any thread; keeps a context for each that ends with the process. */
+/* The SHA-256 (FIPS 180-4) of `bytes`. Any thread; keeps a context for each, until it ends. */
 void digest_sha256(struct span bytes, unsigned char out[DIGEST_SHA256_LEN]);
 
 #endif
