@@ -1,0 +1,108 @@
+/* Whether a server may be given requests, from what became of those that it had. Pure: no I/O, no clock, no lock; the
+ * fleet calls it with its lock held.
+ *
+ *            failures in a row, error rate, probes
+ *   HEALTHY ────────────────────────────────────────▶ EJECTED ◀────────┐
+ *      ▲                                                │ time is up   │ the trial fails (longer each time)
+ *      │ slow start is over                             ▼              │
+ *     SLOW ◀──────────── a first token ────────────── TRIAL ───────────┘
+ *
+ * Besides, a server that asks for it (Retry-After, 503) is paused: nothing is wrong with it, it has enough to do. What
+ * a client did wrong (4xx) is never told to this module. */
+#ifndef WEIR_BACKENDS_HEALTH_H
+#define WEIR_BACKENDS_HEALTH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* All of one type, so that what a backend leaves out (HEALTH_INHERIT) can be filled in from the common settings. */
+struct health_settings {
+    uint64_t failures;        /* in a row that eject; 0: never; default 3 */
+    uint64_t error_rate;      /* percent of a window's requests that ejects; 0: never; default 50 */
+    uint64_t window_us;       /* for the rate; default 10 s */
+    uint64_t min_requests;    /* in a window, before the rate counts; default 20 */
+    uint64_t ejection_us;     /* the first time; doubles each time in a row; default 5 s */
+    uint64_t ejection_max_us; /* default 2 min */
+    uint64_t pause_us;        /* after a 503 without Retry-After; default 1 s */
+    uint64_t pause_max_us;    /* of what a Retry-After may ask for; default 1 min */
+    uint64_t slow_start_us;   /* from a tenth of the weight to all of it; 0: at once; default 10 s */
+};
+#define HEALTH_INHERIT UINT64_MAX
+
+enum health_state { HEALTH_HEALTHY, HEALTH_EJECTED, HEALTH_TRIAL, HEALTH_SLOW, HEALTH_STATES };
+
+/* What can go wrong with a request. */
+enum health_failure {
+    HEALTH_NO_START, /* no connection, reset, 5xx, nothing in time, nothing readable: before the first token */
+    HEALTH_DEATH,    /* the answer broke off after it */
+};
+
+struct health {
+    enum health_state state;
+    uint64_t until_us;        /* EJECTED: when a trial may be made */
+    uint64_t paused_until_us; /* 0: not paused */
+    uint64_t slow_since_us;   /* SLOW */
+    const char *reason;       /* static text: of the last ejection; NULL: none yet */
+    unsigned in_a_row;        /* ejections without a proper recovery */
+    unsigned _no_starts, _deaths;
+    uint64_t _window_from_us, _window_begun;
+    unsigned _window_failures;
+};
+
+/* Sets every default; for a backend's own settings everything is HEALTH_INHERIT. */
+void health_settings_init(struct health_settings *settings);
+void health_settings_init_inherit(struct health_settings *settings);
+
+/* Fills in what `own` leaves open. */
+void health_settings_inherit(struct health_settings *own, const struct health_settings *common);
+
+/* A server that nothing is known about is healthy. */
+void health_init(struct health *health);
+
+/* "healthy", "ejected", "trial", "slow_start". */
+const char *health_state_name(enum health_state state);
+
+/* A request failed. `begun` counts the requests that the server has been given so far, modulo 2^32. Returns why it
+ * should be ejected, as static text, or NULL if it should not. The caller then calls health_eject, or health_spare if
+ * it is the last one standing. A failed trial is always a reason. */
+const char *health_failed(struct health *health, const struct health_settings *settings, enum health_failure failure,
+                          uint32_t begun, uint64_t now_us);
+
+/* Ejects; returns for how long, in microseconds. */
+uint64_t health_eject(struct health *health, const struct health_settings *settings, const char *reason,
+                      uint64_t now_us);
+
+/* It stays, and is counted anew. A failed trial of the last server standing makes it serve again. */
+void health_spare(struct health *health);
+
+/* A request has its first token, or the whole head of an answer. True if the state changed (the trial succeeded). */
+bool health_answered(struct health *health, const struct health_settings *settings, uint64_t now_us);
+
+/* A request's answer is complete. */
+void health_finished(struct health *health);
+
+/* The server asks to be left alone for `us` (0: it did not say how long). Returns when that ends. */
+uint64_t health_pause(struct health *health, const struct health_settings *settings, uint64_t us, uint64_t now_us);
+
+/* Takes an ejected server whose time is up to trial: the caller's request is the only one that it gets until it is
+ * known what becomes of it. False if there is no trial to be made now. */
+bool health_begin_trial(struct health *health, uint64_t now_us);
+
+/* The trial's request ended and shows nothing (its client left, or the server answered 429): another may follow. */
+void health_trial_void(struct health *health, uint64_t now_us);
+
+/* SLOW becomes HEALTHY when its time is over. True if it did. */
+bool health_settle(struct health *health, const struct health_settings *settings, uint64_t now_us);
+
+/* A series of probes says that the server is up: it may serve again at once, with a slow start. True if the state
+ * changed. */
+bool health_probed_up(struct health *health, const struct health_settings *settings, uint64_t now_us);
+
+/* Whether nothing needs to be told of answers and ends: healthy, and no failure to be forgotten. */
+bool health_is_calm(const struct health *health);
+
+/* How much of its weight a server in slow start gets, of HEALTH_FULL. */
+#define HEALTH_FULL 256
+unsigned health_share(uint64_t slow_since_us, uint64_t slow_start_us, uint64_t now_us);
+
+#endif
