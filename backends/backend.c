@@ -269,6 +269,13 @@ bool backend_url_parse(struct span text, struct backend_settings *settings, char
     return false;
 }
 
+void backend_name_copy(char to[BACKEND_NAME_MAX + 1], const char *name)
+{
+    size_t len = strnlen(name, BACKEND_NAME_MAX);
+    memcpy(to, name, len);
+    to[len] = '\0';
+}
+
 void backend_settings_init(struct backend_settings *settings)
 {
     *settings = (struct backend_settings){
@@ -280,6 +287,7 @@ void backend_settings_init(struct backend_settings *settings)
                      .total = UINT64_C(3600) * 1000000},
         .demo = {.delay_us = 100 * 1000, .pace_us = 25 * 1000, .tokens = 1000},
     };
+    health_settings_init_inherit(&settings->health);
 }
 
 static void dispose_secret(char *secret)

@@ -3,6 +3,7 @@
 #ifndef WEIR_BACKENDS_BACKEND_H
 #define WEIR_BACKENDS_BACKEND_H
 
+#include "backends/health.h"
 #include "base/span.h"
 #include <stdint.h>
 
@@ -51,6 +52,9 @@ struct backend_timeouts { /* microseconds; 0: none */
     uint64_t total;       /* default 1 h */
 };
 
+#define BACKEND_WEIGHT_MAX 1000
+#define BACKEND_NAME_MAX 127 /* what is longer is cut where it is shown */
+
 struct backend_settings {
     char *name;
     struct backend_url url;
@@ -69,7 +73,9 @@ struct backend_settings {
         int line;              /* in the file, for messages */
     } tls;
     enum backend_usage usage;
-    unsigned weight; /* default 1 */
+    unsigned weight;               /* default 1; at most BACKEND_WEIGHT_MAX */
+    unsigned max_concurrent;       /* requests at once; 0: no bound */
+    struct health_settings health; /* what is HEALTH_INHERIT comes from the common settings */
     struct backend_timeouts timeouts;
     struct demo_settings demo;
 };
@@ -80,6 +86,9 @@ struct backend_settings {
  * secrets. `settings` must have been initialised. Strings in *settings are malloc'ed; see backend_settings_dispose.
  * User names in URLs are refused. */
 bool backend_url_parse(struct span text, struct backend_settings *settings, char *error, size_t error_size);
+
+/* Copies a backend's name, cut to what fits. */
+void backend_name_copy(char to[BACKEND_NAME_MAX + 1], const char *name);
 
 /* Sets every default (kind and url stay zero). */
 void backend_settings_init(struct backend_settings *settings);

@@ -41,10 +41,21 @@ static void demo_free(struct demo *demo)
     free(demo);
 }
 
+/* The end after the head. */
+static struct stream *leave(struct demo *demo, enum stream_failure why)
+{
+    const struct exchange_callbacks *callbacks = demo->callbacks;
+    struct stream *stream = demo->stream;
+    void *ctx = demo->ctx;
+    demo_free(demo);
+    if (callbacks->on_over != NULL)
+        callbacks->on_over(ctx, why, stream);
+    return stream;
+}
+
 static void abandon(struct demo *demo)
 {
-    stream_break(demo->stream, STREAM_CANCELLED, "nobody reads the answer any more");
-    demo_free(demo);
+    stream_break(leave(demo, STREAM_CANCELLED), STREAM_CANCELLED, "nobody reads the answer any more");
 }
 
 struct exchange *demo_start(const struct backend_settings *settings, struct deadlines *deadlines,
@@ -125,8 +136,7 @@ static void on_due(struct deadline *deadline)
     if (demand == STREAM_UNWANTED) {
         abandon(demo);
     } else if (!more) {
-        stream_end(demo->stream);
-        demo_free(demo);
+        stream_end(leave(demo, STREAM_NOT_FAILED));
     } else {
         demo->due_us += demo->pace_us;
         if (demand == STREAM_GO_ON)

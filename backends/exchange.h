@@ -4,7 +4,7 @@
  * Order of events:   exchange_start ─▶ on_head(stream) ─▶ … the stream ends or breaks …
  *                                  └─▶ on_fail          (instead of on_head; nothing follows)
  * on_fail may be called from within exchange_start, on_head never is. After on_head the exchange lives as the stream's
- * producer and goes with it; after on_fail, and after exchange_cancel, it is gone. */
+ * producer and goes with it, which on_over tells; after on_fail, and after exchange_cancel, it is gone. */
 #ifndef WEIR_BACKENDS_EXCHANGE_H
 #define WEIR_BACKENDS_EXCHANGE_H
 
@@ -34,6 +34,8 @@ struct exchange_request {
     bool forward_credentials;               /* the backend's own key, if it has one, replaces the client's */
     enum dialect_id dialect;
     bool wants_stream; /* the request asked for a streamed answer: first_token and idle timeouts apply */
+    const struct backend_timeouts *timeouts; /* in place of the backend's own; only during exchange_start */
+    uint64_t deadline_us;                    /* clock_us() by which all must be over, whatever `total` says; 0: none */
     bool hide_usage;   /* the client of a streamed answer has not asked for the usage that this asks for */
     struct span model; /* for the demo model: the name to answer under */
 };
@@ -53,6 +55,9 @@ struct exchange_callbacks {
     /* No head will come. `sent` is false if nothing of the request can have reached the backend, so that another may be
      * tried. */
     void (*on_fail)(void *ctx, enum stream_failure why, const char *message, bool sent);
+    /* After on_head: the exchange is over, and its stream is about to end, or to break because of `why`; it is still
+     * open. May be NULL. */
+    void (*on_over)(void *ctx, enum stream_failure why, const struct stream *stream);
 };
 
 struct exchange;

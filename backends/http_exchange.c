@@ -25,6 +25,7 @@ struct http_exchange {
     h2o_socket_t *sock;
     struct strbuf out; /* the request's head */
     struct deadline deadline;
+    struct backend_timeouts timeouts;
     uint64_t started_us;    /* for first_token and total */
     uint64_t connecting_us; /* for connect */
     uint64_t sent_us, resumed_us;
@@ -86,11 +87,22 @@ static void destroy(struct http_exchange *ex)
     free(ex);
 }
 
+/* The end after the head. */
+static void leave(struct http_exchange *ex, enum stream_failure why)
+{
+    struct exchange_callbacks callbacks = ex->callbacks;
+    struct stream *stream = ex->stream;
+    void *ctx = ex->ctx;
+    destroy(ex);
+    if (callbacks.on_over != NULL)
+        callbacks.on_over(ctx, why, stream);
+}
+
 static void fail(struct http_exchange *ex, enum stream_failure why, const char *message)
 {
     struct stream *stream = ex->stream;
     if (stream != NULL) {
-        destroy(ex);
+        leave(ex, why);
         stream_break(stream, why, message);
         return;
     }
@@ -113,7 +125,7 @@ static void complete(struct http_exchange *ex, bool reusable)
 {
     struct stream *stream = ex->stream;
     drop_connection(ex, reusable);
-    destroy(ex);
+    leave(ex, STREAM_NOT_FAILED);
     stream_end(stream);
 }
 
@@ -137,8 +149,10 @@ static uint64_t after(uint64_t from_us, uint64_t timeout_us)
 /* When the exchange fails next, and of what, if nothing happens until then. */
 static uint64_t next_deadline(const struct http_exchange *ex, enum stream_failure *why)
 {
-    const struct backend_timeouts *timeouts = &ex->upstream->settings->timeouts;
+    const struct backend_timeouts *timeouts = &ex->timeouts;
     uint64_t at = after(ex->started_us, timeouts->total), other;
+    if (ex->request.deadline_us != 0 && ex->request.deadline_us < at)
+        at = ex->request.deadline_us;
     *why = STREAM_TIMEOUT_TOTAL;
     if (!ex->connected) {
         other = after(ex->connecting_us, timeouts->connect);
@@ -301,6 +315,8 @@ struct exchange *http_exchange_start(struct upstream *upstream, const struct exc
                                  .ctx = ctx,
                                  .gone = &gone,
                                  .deadline.cb = on_deadline,
+                                 .timeouts =
+                                     request->timeouts != NULL ? *request->timeouts : upstream->settings->timeouts,
                                  .started_us = clock_us()};
     strbuf_init(&ex->out, REQUEST_HEAD_MAX);
     if (!make_head(ex))

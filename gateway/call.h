@@ -39,9 +39,10 @@ struct call_record {
     int status;
     uint64_t bytes, events;
     struct usage usage;
-    bool whole;               /* the answer came to its proper end, so usage is final */
-    const char *backend;      /* NULL: none was asked */
-    unsigned attempts;        /* backends tried */
+    bool whole;                              /* the answer came to its proper end, so usage is final */
+    const char *backend;                     /* that was asked last; NULL: none was */
+    char backend_name[BACKEND_NAME_MAX + 1]; /* where `backend` points */
+    unsigned attempts;                       /* backends tried */
     const char *end;          /* why it ended: "finished", "refused", "client_left", or stream_failure_name */
     uint64_t limit_remaining; /* of the tightest limit on requests, if `limited` */
     bool limited;

@@ -22,7 +22,7 @@ struct target {
     char display[300]; /* for the line that is printed */
 };
 
-struct health {
+struct health_question {
     const char *url;
     struct config_options options;
     const char *listen[1];
@@ -44,7 +44,7 @@ static const struct argp_option options[] = {
 
 static error_t parse_option(int option, char *value, struct argp_state *state)
 {
-    struct health *health = state->input;
+    struct health_question *health = state->input;
     switch (option) {
     case OPTION_URL:
         health->url = value;
@@ -259,7 +259,7 @@ int cli_health(int argc, char **argv)
         .parser = parse_option,
         .doc = "Asks a running gateway whether it is ready: exit status 0 and a line if it is, else 1 and a line that "
                "says why not. Finds it by the configuration that `weir run` reads: file and environment."};
-    struct health health = {.timeout = "5s", .timeout_us = 5000000};
+    struct health_question health = {.timeout = "5s", .timeout_us = 5000000};
     struct target target;
     struct config *config = NULL;
     char error[1024];

@@ -1,124 +1,81 @@
 #include "gateway/completion.h"
-#include "base/http_text.h"
-#include "base/strbuf.h"
-#include "gateway/answer_cache.h"
-#include "gateway/splice.h"
+#include "base/clock.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
 #include <stdio.h>
 
-#define EXTRA_HEADERS 3
-#define MODEL_JSON_MAX ((size_t)4096)
+#define DISPATCH_US 250000 /* how often one that waits looks for places that nobody gave back */
 
-static void try_next(struct completion *completion);
-static void on_head(void *ctx, const struct exchange_head *head, struct stream *stream);
-static void on_fail(void *ctx, enum stream_failure why, const char *message, bool sent);
+/* In the order in which they fire. */
+static void choose(struct completion *completion);
+static void on_granted(struct fleet_waiter *waiter);
+static void on_deadline(struct deadline *deadline);
+static void on_ready(void *ctx, struct attempt *attempt, bool refused);
+static void on_fail(void *ctx, struct attempt *attempt, enum stream_failure why, const char *message, bool sent);
 
-/* ---- the request as a backend gets it ---- */
+static const struct attempt_callbacks callbacks = {.on_ready = on_ready, .on_fail = on_fail};
 
-/* Headers that end here: RFC 9110 §7.6.1, what weir decides itself, and what concerns this gateway alone. */
-static bool ends_here(const struct call *call, struct span name)
-{
-    static const struct span names[] = {
-        SPAN("connection"),
-        SPAN("keep-alive"),
-        SPAN("proxy-connection"),
-        SPAN("proxy-authorization"),
-        SPAN("te"),
-        SPAN("trailer"),
-        SPAN("transfer-encoding"),
-        SPAN("upgrade"),
-        SPAN("content-length"),
-        SPAN("host"),
-        SPAN("expect"),
-        SPAN("accept-encoding"),
-        SPAN("x-forwarded-for"),
-        SPAN("x-forwarded-proto"),
-        SPAN("x-forwarded-host"),
-        SPAN("forwarded"),
-        SPAN("x-request-id"),
-        SPAN("traceparent"),
-        SPAN("tracestate"),
-    };
-    /* A browser's cookies and origin are between it and this gateway; Ollama, for one, refuses origins it does not
-     * know. */
-    static const struct span browser[] = {SPAN("cookie"), SPAN("origin")};
-    return span_in(name, names, sizeof(names) / sizeof(names[0])) || span_starts(name, SPAN("x-weir-")) ||
-           (call->route->proxy == NULL && span_in(name, browser, sizeof(browser) / sizeof(browser[0])));
-}
-
-static bool is_connection_option(const struct call *call, struct span name)
-{
-    for (size_t i = 0; i < call->header_count; i++)
-        if (span_eq(call->headers[i].name, SPAN("connection")) && http_text_list_has(call->headers[i].value, name))
-            return true;
-    return false;
-}
-
-/* Fills in everything but the body. `headers` has room for the call's own and EXTRA_HEADERS more. */
-static void make_request(struct call *call, struct header *headers, struct exchange_request *request)
-{
-    *request = (struct exchange_request){
-        .method = call->method,
-        .path = call->path,
-        .query = call->query,
-        .headers = headers,
-        .has_body = call->has_body,
-        .forward_credentials = call->site->config->key_count == 0, /* else it may be a key to this gateway */
-        .dialect = call->route->route.dialect,
-        .wants_stream = call_wants_stream(call),
-    };
-    for (size_t i = 0; i < call->header_count; i++) {
-        struct span name = call->headers[i].name;
-        if (!ends_here(call, name) && !is_connection_option(call, name))
-            headers[request->header_count++] = call->headers[i];
-    }
-    headers[request->header_count++] = (struct header){SPAN("x-request-id"), span_of(call->request_id)};
-    headers[request->header_count++] = (struct header){SPAN("traceparent"), call->traceparent};
-    if (call->tracestate.len != 0)
-        headers[request->header_count++] = (struct header){SPAN("tracestate"), call->tracestate};
-}
-
-/* Puts the backend's own name for the model into the body, and where `ask` the question for its usage. */
-static void set_body(struct completion *completion, struct span name, bool ask, struct exchange_request *request)
-{
-    struct call *call = completion->call;
-    struct splice splices[SPLICES_MAX];
-    size_t count = 0;
-    request->model = name;
-    const struct json_value *model = &call->fields[BODY_MODEL], *options = call_field(call, SPAN("stream_options"));
-    if (model->type == JSON_STRING && !span_eq(name, call_model(call))) {
-        strbuf_reset(&completion->_model);
-        strbuf_json(&completion->_model, name);
-        splices[count++] = (struct splice){model->raw, strbuf_span(&completion->_model)};
-    }
-    if (ask && request->wants_stream && options != NULL && splice_usage(&call->root, options, &splices[count])) {
-        request->hide_usage = true;
-        count++;
-    }
-    splice_body(call->body, splices, count, request->body);
-}
-
-/* ---- the walk ---- */
+/* ---- start and end ---- */
 
 void completion_start(struct completion *completion, struct call *call)
 {
+    struct pool *pool = call->pool;
     completion->call = call;
-    strbuf_init(&completion->_model, MODEL_JSON_MAX);
-    pool_walk_start(call->pool, &completion->_walk, call_model(call), call->route->proxy);
-    try_next(completion);
+    completion->_deadline.cb = on_deadline;
+    completion->_waiter.on_granted = on_granted;
+    if (!completion_client_deadline(call, &completion->_deadline_us)) {
+        struct dialect_error error = {.status = 400,
+                                      .code = "invalid_timeout",
+                                      .param = "X-Weir-Timeout",
+                                      .message = "X-Weir-Timeout is a number of seconds above 0, such as 30 or 2.5."};
+        call_refuse(call, "invalid_timeout", &error);
+        return;
+    }
+    completion_hint(call, &completion->_hint);
+    retry_budget_fill(pool_retry_budget(pool), &fleet_settings(pool_fleet(pool))->retries);
+    pool_walk_start(pool, &completion->_walk, call_model(call), call->route->proxy);
+    choose(completion);
+}
+
+static void stop_waiting(struct completion *completion, const char *result)
+{
+    struct worker *worker = completion->call->worker;
+    deadline_disarm(&worker->deadlines, &completion->_deadline);
+    if (completion->_queued_us == 0)
+        return;
+    pool_stop_waiting(completion->call->pool, &completion->_waiter);
+    telemetry_queued(worker, result, clock_us() - completion->_queued_us);
+    completion->_queued_us = 0;
+}
+
+static void drop_refused(struct completion *completion)
+{
+    struct attempt *refused = completion->_refused;
+    completion->_refused = NULL;
+    if (refused != NULL)
+        attempt_drop(refused);
 }
 
 void completion_end(struct completion *completion)
 {
-    if (completion->call == NULL)
+    struct call *call = completion->call;
+    if (call == NULL)
         return;
-    if (completion->_exchange != NULL)
-        exchange_cancel(completion->_exchange);
-    completion->_exchange = NULL;
+    stop_waiting(completion, "left");
+    drop_refused(completion);
+    if (completion->_attempt != NULL)
+        attempt_drop(completion->_attempt);
+    completion->_attempt = NULL;
     completion->call = NULL;
-    strbuf_dispose(&completion->_model);
+    pool_walk_end(call->pool, &completion->_walk);
 }
+
+bool completion_is_plain(const struct completion *completion)
+{
+    return completion->_attempt != NULL && attempt_is_plain(completion->_attempt);
+}
+
+/* ---- the end without a new attempt ---- */
 
 static void refuse_unknown_model(struct call *call)
 {
@@ -130,51 +87,234 @@ static void refuse_unknown_model(struct call *call)
     call_refuse(call, "model_not_found", &error);
 }
 
-static void try_next(struct completion *completion)
+static void refuse_busy(struct completion *completion, const char *code, const char *message)
 {
     struct call *call = completion->call;
-    struct span upstream_model;
-    struct upstream *upstream = pool_walk_next(call->pool, &completion->_walk, &upstream_model);
-    if (upstream == NULL) {
-        if (call->record.attempts == 0)
-            refuse_unknown_model(call);
-        else
-            completion_failed(call, call->record.failure, call->record.problem);
+    /* About as long as others wait at present. */
+    uint64_t wait_us = fleet_queue_time_us(pool_fleet(call->pool));
+    struct dialect_error error = {.status = 503, .code = code, .message = message};
+    call->record.refusal = code;
+    call->transport->refuse(call, &error, (unsigned)(wait_us / 1000000) + 1, 0);
+}
+
+static void note_backend(struct call *call, const char *name)
+{
+    backend_name_copy(call->record.backend_name, name);
+    call->record.backend = call->record.backend_name;
+}
+
+/* No other server is left: the client gets the last answer, if there was one, as it came. */
+static void give_up(struct completion *completion)
+{
+    struct call *call = completion->call;
+    struct attempt *refused = completion->_refused;
+    if (refused == NULL) {
+        completion_failed(call, call->record.failure, call->record.problem);
         return;
     }
-    static const struct exchange_callbacks callbacks = {.on_head = on_head, .on_fail = on_fail};
-    call->record.attempts++;
-    call->record.backend = upstream_settings(upstream)->name;
-    struct header headers[call->header_count + EXTRA_HEADERS];
-    struct exchange_request request;
-    make_request(call, headers, &request);
-    set_body(completion, upstream_model, upstream_settings(upstream)->usage == BACKEND_USAGE_ASK, &request);
-    /* After NULL on_fail has been called, and with it perhaps the end of the call: nothing may be touched. */
-    struct exchange *exchange = exchange_start(upstream, &request, &callbacks, completion);
-    if (exchange != NULL)
-        completion->_exchange = exchange;
+    completion->_refused = NULL;
+    note_backend(call, attempt_backend(refused));
+    call->record.failure = STREAM_NOT_FAILED;
+    attempt_deliver(refused);
 }
 
-static void on_head(void *ctx, const struct exchange_head *head, struct stream *stream)
+static bool too_late(const struct completion *completion, uint64_t now_us)
 {
-    struct completion *completion = ctx;
-    completion->_exchange = NULL;
-    answer_cache_store(completion->call, head, stream);
-    completion->call->transport->stream(completion->call, head, stream);
+    return completion->_deadline_us != 0 && now_us >= completion->_deadline_us;
 }
 
-static void on_fail(void *ctx, enum stream_failure why, const char *message, bool sent)
+static void give_up_late(struct completion *completion)
+{
+    struct call *call = completion->call;
+    call->record.failure = STREAM_TIMEOUT_TOTAL;
+    if (call->record.problem[0] == '\0')
+        snprintf(call->record.problem, sizeof(call->record.problem), "the client's deadline (X-Weir-Timeout) passed");
+    give_up(completion);
+}
+
+/* ---- choosing ---- */
+
+/* Begins the attempt that a lease stands for. False if it has failed already and another server may be asked. */
+static bool attempt(struct completion *completion, struct pool_lease *lease)
+{
+    struct call *call = completion->call;
+    struct backend_timeouts timeouts = completion_timeouts(call, upstream_settings(pool_lease_upstream(lease)));
+    call->record.attempts++;
+    note_backend(call, pool_lease_name(lease));
+    completion->_choosing = true;
+    completion->_attempt = attempt_start(call, lease, &timeouts, completion->_deadline_us, &callbacks, completion);
+    completion->_choosing = false;
+    return completion->_attempt != NULL;
+}
+
+static void arm(struct completion *completion, uint64_t at_us)
+{
+    if (completion->_deadline_us != 0 && completion->_deadline_us < at_us)
+        at_us = completion->_deadline_us;
+    deadline_arm(&completion->call->worker->deadlines, &completion->_deadline, at_us);
+}
+
+static void wait_for_place(struct completion *completion, uint64_t now_us)
+{
+    struct call *call = completion->call;
+    struct worker *worker = call->worker;
+    const struct config_key *key = call->identity != NULL ? call->identity->key : NULL;
+    if (!pool_walk_wait(call->pool, &completion->_walk, &completion->_waiter,
+                        key != NULL ? key->priority : QUEUE_NORMAL, completion_owner(call), now_us)) {
+        telemetry_queued(worker, "full", 0);
+        if (completion->_refused != NULL)
+            give_up(completion);
+        else
+            refuse_busy(completion, "queue_full", "All servers of this model are busy, and too many requests wait.");
+        return;
+    }
+    completion->_queued_us = now_us;
+    completion->_queue_until_us = now_us + fleet_settings(pool_fleet(call->pool))->queue_timeout_us;
+    uint64_t look_us = now_us + DISPATCH_US;
+    arm(completion, look_us < completion->_queue_until_us ? look_us : completion->_queue_until_us);
+}
+
+/* Asks the next server, and the next, until one has not failed at once. */
+static void choose(struct completion *completion)
+{
+    struct call *call = completion->call;
+    for (;;) {
+        struct pool_lease lease;
+        uint64_t now = clock_us();
+        if (too_late(completion, now)) {
+            give_up_late(completion);
+            return;
+        }
+        switch (pool_walk_next(call->pool, &completion->_walk, &completion->_hint, &lease, now)) {
+        case POOL_CHOSEN:
+            if (attempt(completion, &lease))
+                return;
+            if (call->record.failure == STREAM_PROTOCOL) { /* not fit to be sent, to anybody */
+                give_up(completion);
+                return;
+            }
+            break;
+        case POOL_FULL:
+            wait_for_place(completion, now);
+            return;
+        case POOL_UNKNOWN:
+            refuse_unknown_model(call);
+            return;
+        case POOL_NONE:
+            if (call->record.attempts != 0)
+                give_up(completion);
+            else
+                refuse_busy(completion, "no_backend", "No server of this model is available.");
+            return;
+        }
+    }
+}
+
+static void on_granted(struct fleet_waiter *waiter)
+{
+    struct completion *completion = H2O_STRUCT_FROM_MEMBER(struct completion, _waiter, waiter);
+    struct worker *worker = completion->call->worker;
+    struct pool_lease lease;
+    uint64_t now = clock_us();
+    deadline_disarm(&worker->deadlines, &completion->_deadline);
+    telemetry_queued(worker, "served", now - completion->_queued_us);
+    completion->_queued_us = 0;
+    if (!pool_walk_granted(completion->call->pool, &completion->_walk, waiter, &lease, now) ||
+        !attempt(completion, &lease))
+        choose(completion);
+}
+
+static void on_deadline(struct deadline *deadline)
+{
+    struct completion *completion = H2O_STRUCT_FROM_MEMBER(struct completion, _deadline, deadline);
+    uint64_t now = clock_us();
+    bool late = too_late(completion, now);
+    if (completion->_queued_us == 0) { /* the back-off is over */
+        choose(completion);
+    } else if (late || now >= completion->_queue_until_us) {
+        stop_waiting(completion, "timeout");
+        if (late)
+            give_up_late(completion);
+        else if (completion->_refused != NULL)
+            give_up(completion);
+        else
+            refuse_busy(completion, "queue_timeout", "All servers of this model are busy.");
+    } else {
+        uint64_t look_us = now + DISPATCH_US;
+        arm(completion, look_us < completion->_queue_until_us ? look_us : completion->_queue_until_us);
+        fleet_dispatch(pool_fleet(completion->call->pool), now);
+    }
+}
+
+/* ---- what comes of an attempt ---- */
+
+/* Whether a request that has reached a server may be sent to another one. What is passed on unread may do anything
+ * there; a model's answer is only paid for twice. */
+static bool may_retry(struct completion *completion, uint64_t now_us)
+{
+    struct call *call = completion->call;
+    struct pool *pool = call->pool;
+    const struct retry_settings *settings = &fleet_settings(pool_fleet(pool))->retries;
+    if (call->route->route.body == NULL || completion->_sent >= settings->attempts || too_late(completion, now_us) ||
+        !pool_walk_has_more(&completion->_walk))
+        return false;
+    if (retry_budget_take(pool_retry_budget(pool), settings, now_us))
+        return true;
+    telemetry_retry_refused(call->worker);
+    return false;
+}
+
+static void back_off(struct completion *completion, uint64_t now_us)
+{
+    struct pool *pool = completion->call->pool;
+    arm(completion, now_us + retry_backoff_us(&fleet_settings(pool_fleet(pool))->retries, completion->_sent + 1,
+                                              pool_random(pool)));
+}
+
+static void on_ready(void *ctx, struct attempt *attempt, bool refused)
 {
     struct completion *completion = ctx;
     struct call *call = completion->call;
-    completion->_exchange = NULL;
+    uint64_t now = clock_us();
+    completion->_sent++;
+    completion->_attempt = NULL;
+    if (refused && may_retry(completion, now)) {
+        char reason[24];
+        snprintf(reason, sizeof(reason), "status_%d", attempt_status(attempt));
+        telemetry_retried(call->worker, attempt_backend(attempt), reason);
+        drop_refused(completion);
+        completion->_refused = attempt;
+        back_off(completion, now);
+        return;
+    }
+    drop_refused(completion);
+    call->record.failure = STREAM_NOT_FAILED;
+    call->record.problem[0] = '\0';
+    attempt_deliver(attempt);
+}
+
+static void on_fail(void *ctx, struct attempt *attempt, enum stream_failure why, const char *message, bool sent)
+{
+    struct completion *completion = ctx;
+    struct call *call = completion->call;
+    uint64_t now = clock_us();
+    completion->_attempt = NULL;
+    completion->_sent += sent;
     call->record.failure = why;
-    snprintf(call->record.problem, sizeof(call->record.problem), "%s", message != NULL ? message : "");
-    telemetry_upstream_error(call->worker, call->record.backend, why);
-    if (!sent)
-        try_next(completion);
+    snprintf(call->record.problem, sizeof(call->record.problem), "%s", message);
+    /* An overflow would be one with every server; a deadline that has passed leaves no time. */
+    bool hopeless = why == STREAM_TIMEOUT_TOTAL || why == STREAM_OVERFLOW || (!sent && why == STREAM_PROTOCOL);
+    bool again = !hopeless && (sent ? may_retry(completion, now) : pool_walk_has_more(&completion->_walk));
+    if (again)
+        telemetry_retried(call->worker, attempt_backend(attempt), stream_failure_name(why));
+    if (completion->_choosing)
+        return; /* nothing was sent: choose goes on */
+    if (!again)
+        give_up(completion);
+    else if (sent)
+        back_off(completion, now);
     else
-        completion_failed(call, why, call->record.problem);
+        choose(completion);
 }
 
 /* ---- failures ---- */

@@ -31,6 +31,8 @@ static struct config *create(void)
     config->sse_ping_us = 15 * SECOND;
     config->send_timeout_us = 60 * SECOND;
     config->request_timeout_us = 60 * SECOND;
+    fleet_settings_init(&config->fleet);
+    health_settings_init(&config->health);
     config->limit_memory = STORE_BYTES_DEFAULT;
     config->count_hits = true;
     config->cache.max_bytes = (size_t)256 << 20;
@@ -64,6 +66,21 @@ static void clear_backends(struct config *config)
     free(config->backends);
     config->backends = NULL;
     config->backend_count = 0;
+}
+
+static void clear_fleet(struct config *config)
+{
+    for (size_t i = 0; i < config->fleet.alias_count; i++) {
+        struct fleet_alias *alias = &config->fleet.aliases[i];
+        for (size_t j = 0; j < alias->step_count; j++) {
+            free(alias->steps[j].model);
+            free(alias->steps[j].backend);
+        }
+        free(alias->steps);
+        free(alias->name);
+    }
+    free(config->fleet.aliases);
+    free(config->fleet.header);
 }
 
 static void clear_key_list(struct config_key **keys, size_t *count)
@@ -116,6 +133,7 @@ static void destroy(struct config *config)
 {
     clear_listen(config);
     clear_backends(config);
+    clear_fleet(config);
     clear_keys(config);
     clear_limits(config);
     clear_routes(config);
@@ -246,6 +264,8 @@ static bool apply_backends(struct config *config, const struct config_input *inp
             return false;
     }
     name_backends(config);
+    for (size_t i = 0; i < config->backend_count; i++)
+        health_settings_inherit(&config->backends[i].health, &config->health);
     return true;
 }
 
@@ -260,6 +280,7 @@ static bool apply_keys(struct config *config, const struct config_input *input, 
         char name[32];
         snprintf(name, sizeof(name), "key-%zu", i + 1);
         key->name = span_dup(span_of(name));
+        key->priority = QUEUE_NORMAL;
         if (!config_value_key(&value, key->hash))
             return false;
     }

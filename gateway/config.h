@@ -4,6 +4,7 @@
 #define WEIR_GATEWAY_CONFIG_H
 
 #include "backends/backend.h"
+#include "backends/fleet.h"
 #include "base/log.h"
 #include "base/redis_url.h"
 #include "ratelimit/limit.h"
@@ -47,8 +48,9 @@ struct config_key {
     int64_t expires;                     /* epoch seconds, from which on it is refused; 0: never */
     struct limit limits[LIMIT_LIST_MAX]; /* its own, in place of the limits by api_key; none: those */
     size_t limit_count;
-    unsigned max_streams; /* at once; 0: no bound */
-    int line;             /* in the file, for messages; 0: from an option or the environment */
+    unsigned max_streams;      /* at once; 0: no bound */
+    enum queue_class priority; /* of its requests where they must wait; default: normal */
+    int line;                  /* in the file, for messages; 0: from an option or the environment */
 };
 
 /* What a limit counts by: who has the same value shares a count. */
@@ -77,6 +79,8 @@ struct config_limit {
     int line; /* in the file, for messages; 0: from an option or the environment */
 };
 
+#define CONFIG_TIMEOUT_UNSET UINT64_MAX
+
 /* What `routes:` says about one path. */
 struct config_route {
     char *path;                          /* a built-in route's path, or PREFIX/\* with `proxy` */
@@ -85,7 +89,9 @@ struct config_route {
     size_t depend_count;
     bool has_depends;
     char *proxy; /* name of the backend that everything under the prefix goes to; NULL: none */
-    int line;    /* in the file, for messages */
+    bool has_timeouts;
+    struct backend_timeouts timeouts; /* in place of the backends'; CONFIG_TIMEOUT_UNSET: those hold */
+    int line;                         /* in the file, for messages */
 };
 
 struct config {
@@ -102,6 +108,8 @@ struct config {
     } cors;
     struct backend_settings *backends; /* at least one: demo: if none was given */
     size_t backend_count;
+    struct fleet_settings fleet;   /* balance, retries, queue, models */
+    struct health_settings health; /* what backends leave open */
     struct config_key *keys;
     size_t key_count;
     bool open;      /* --open: serve without keys where others can connect */

@@ -269,6 +269,38 @@ static bool check_proxy(const struct config_check_route *check)
     return config_check_route_fail(check, "%s", message);
 }
 
+/* A name in a fallback order that nobody serves would be found out in the middle of an outage. */
+static bool check_aliases(const struct config *config, const char *file, struct config_report *report)
+{
+    for (size_t i = 0; i < config->fleet.alias_count; i++) {
+        const struct fleet_alias *alias = &config->fleet.aliases[i];
+        for (size_t j = 0; j < alias->step_count; j++) {
+            const struct fleet_step *step = &alias->steps[j];
+            struct span unused;
+            bool known = step->backend == NULL, served = false;
+            for (size_t k = 0; k < config->backend_count; k++) {
+                const struct backend_settings *backend = &config->backends[k];
+                if (step->backend != NULL && strcmp(backend->name, step->backend) != 0)
+                    continue;
+                known = true;
+                served = served || backend_serves(backend, span_of(step->model), &unused);
+            }
+            if (!known)
+                return config_fail(report,
+                                   "%s: \"models.%.64s\" names the backend \"%.64s\", which does not exist, expected "
+                                   "the name of one of \"backends\"",
+                                   file, alias->name, step->backend);
+            if (!served)
+                return config_fail(report,
+                                   "%s: \"models.%.64s\" names \"%.64s\", which %s serves, expected one of its "
+                                   "\"models\"",
+                                   file, alias->name, step->model,
+                                   step->backend != NULL ? "that backend never" : "no backend");
+        }
+    }
+    return true;
+}
+
 static bool check_path(const struct config_check_route *check)
 {
     const char *names[route_count];
@@ -290,7 +322,8 @@ bool config_check(const struct config *config, struct config_report *report)
     struct config_check_route check = {config, NULL, file, report};
 
     if (!check_listen(config, report) || !check_admin(config, report) || !check_key_doubles(config, file, report) ||
-        !check_key_routes(config, file, report) || !config_check_limits(config, file, report))
+        !check_key_routes(config, file, report) || !config_check_limits(config, file, report) ||
+        !check_aliases(config, file, report))
         return false;
     for (size_t i = 0; i < config->route_count; i++) {
         check.route = &config->routes[i];

@@ -22,6 +22,10 @@ enum section {
     SECTION_REDIS,     /* struct config */
     SECTION_ADMIN,     /* struct config */
     SECTION_ADMIN_KEY, /* struct fields_key */
+    SECTION_BALANCE,   /* struct fleet_settings */
+    SECTION_QUEUE,     /* struct fleet_settings */
+    SECTION_RETRIES,   /* struct retry_settings */
+    SECTION_HEALTH,    /* struct health_settings */
 };
 
 /* A key and the two ways to give it. */
@@ -36,6 +40,9 @@ typedef bool (*fields_read)(struct yaml_reader *reader, const yaml_node_t *node,
 
 /* A limit whose `by` the file does not tell; the default depends on keys that may come from elsewhere. */
 #define FIELDS_BY_DEFAULT ((enum limit_by) - 1)
+
+/* What consistent_hash goes by where the file does not tell. */
+#define FIELDS_BALANCE_BY_DEFAULT ((enum balance_by) - 1)
 
 /* A word that a field takes. */
 struct fields_word {
@@ -102,7 +109,24 @@ bool fields_backend_headers(struct yaml_reader *reader, const yaml_node_t *node,
 bool fields_backend_tls(struct yaml_reader *reader, const yaml_node_t *node, void *backend);
 bool fields_backend_usage(struct yaml_reader *reader, const yaml_node_t *node, void *usage);
 bool fields_backend_timeouts(struct yaml_reader *reader, const yaml_node_t *node, void *timeouts);
-bool fields_balance(struct yaml_reader *reader, const yaml_node_t *node, void *unused);
+bool fields_backend_weight(struct yaml_reader *reader, const yaml_node_t *node, void *weight);
+bool fields_backend_max_concurrent(struct yaml_reader *reader, const yaml_node_t *node, void *max_concurrent);
+
+bool fields_balance(struct yaml_reader *reader, const yaml_node_t *node, void *fleet);
+bool fields_balance_policy(struct yaml_reader *reader, const yaml_node_t *node, void *policy);
+bool fields_balance_by(struct yaml_reader *reader, const yaml_node_t *node, void *fleet);
+bool fields_balance_header(struct yaml_reader *reader, const yaml_node_t *node, void *header);
+bool fields_health(struct yaml_reader *reader, const yaml_node_t *node, void *health);
+bool fields_health_failures(struct yaml_reader *reader, const yaml_node_t *node, void *number);
+bool fields_health_error_rate(struct yaml_reader *reader, const yaml_node_t *node, void *percent);
+bool fields_retries(struct yaml_reader *reader, const yaml_node_t *node, void *retries);
+bool fields_retries_attempts(struct yaml_reader *reader, const yaml_node_t *node, void *attempts);
+bool fields_retries_budget(struct yaml_reader *reader, const yaml_node_t *node, void *percent);
+bool fields_queue(struct yaml_reader *reader, const yaml_node_t *node, void *fleet);
+bool fields_queue_max(struct yaml_reader *reader, const yaml_node_t *node, void *max);
+bool fields_key_priority(struct yaml_reader *reader, const yaml_node_t *node, void *fields_key);
+bool fields_models(struct yaml_reader *reader, const yaml_node_t *node, void *fleet);
+bool fields_route_timeouts(struct yaml_reader *reader, const yaml_node_t *node, void *route);
 
 bool fields_keys(struct yaml_reader *reader, const yaml_node_t *node, void *config);
 bool fields_key_name(struct yaml_reader *reader, const yaml_node_t *node, void *fields_key);

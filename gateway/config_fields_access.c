@@ -105,6 +105,7 @@ static bool read_key(struct yaml_reader *reader, const yaml_node_t *node, void *
     struct fields_key fields = {.key = key};
 
     key->line = yaml_reader_line(node);
+    key->priority = QUEUE_NORMAL;
     if (!fields_section(reader, node, SECTION_KEY, &fields))
         return false;
     if (key->name == NULL)
@@ -183,12 +184,15 @@ static bool read_route(struct yaml_reader *reader, const yaml_node_t *node, void
     struct config_route *route = config_append(&config->routes, &config->route_count, sizeof(*route));
 
     route->line = yaml_reader_line(node);
+    route->timeouts = (struct backend_timeouts){CONFIG_TIMEOUT_UNSET, CONFIG_TIMEOUT_UNSET, CONFIG_TIMEOUT_UNSET,
+                                                CONFIG_TIMEOUT_UNSET};
     if (!fields_section(reader, node, SECTION_ROUTE, route))
         return false;
     if (route->path == NULL)
         return yaml_reader_fail_value(reader, node, "has no \"path\", expected such as /v1/chat/completions");
-    if (!route->has_depends && route->proxy == NULL)
-        return yaml_reader_fail_value(reader, node, "says nothing about its path, expected \"depends\" or \"proxy\"");
+    if (!route->has_depends && route->proxy == NULL && !route->has_timeouts)
+        return yaml_reader_fail_value(reader, node,
+                                      "says nothing about its path, expected \"depends\", \"proxy\" or \"timeouts\"");
     for (size_t i = 0; i + 1 < config->route_count; i++) {
         if (strcmp(config->routes[i].path, route->path) == 0)
             return yaml_reader_fail_value(reader, node, "has the path of \"routes[%zu]\", expected another one", i);

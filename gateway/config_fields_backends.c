@@ -7,18 +7,6 @@
 #define MODEL_NAME_MAX 256
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-bool fields_balance(struct yaml_reader *reader, const yaml_node_t *node, void *target)
-{
-    static const struct fields_word words[] = {
-        {"round_robin", false},    {"least_requests", true}, {"power_of_two", true},
-        {"consistent_hash", true}, {"prefix", true},         {"latency", true},
-    };
-    size_t which;
-
-    (void)target;
-    return fields_word(reader, node, words, COUNT(words), &which);
-}
-
 bool fields_backend_usage(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
     static const struct fields_word words[] = {{"read", false}, {"ask", false}};

@@ -4,6 +4,7 @@
 #include "gateway/worker.h"
 
 #define TEXT_MAX ((size_t)65536)
+#define HEALTH_MAX ((size_t)262144) /* FLEET_SERVERS_MAX of the longest names */
 #define METRICS_MAX ((size_t)32 * 1024 * 1024)
 
 static const struct span json = SPAN("application/json");
@@ -43,19 +44,24 @@ void handle_readyz(struct call *call)
 {
     bool draining = atomic_load_explicit(&call->worker->server->draining, memory_order_relaxed);
     const struct config *config = call->site->config;
+    struct fleet_set *set = fleet_set_get(pool_fleet(call->pool));
     struct strbuf body;
-    strbuf_init(&body, TEXT_MAX);
+    uint64_t now = clock_us(), until;
     bool redis = !config->redis.on || redis_state_up(&call->worker->server->redis);
+    strbuf_init(&body, HEALTH_MAX);
     strbuf_printf(&body, "{\"status\": \"%s\"", draining ? "draining" : redis ? "ok" : "degraded");
     if (config->redis.on)
         strbuf_printf(&body, ", \"redis\": \"%s\"", redis ? "up" : "down");
     strbuf_puts(&body, ", \"backends\": [");
-    for (size_t i = 0; i < config->backend_count; i++) {
+    for (size_t i = 0; i < set->count; i++) {
+        const struct fleet_server *server = set->servers[i];
         strbuf_puts(&body, i != 0 ? ", {\"name\": " : "{\"name\": ");
-        strbuf_json(&body, span_of(config->backends[i].name));
-        strbuf_putc(&body, '}');
+        strbuf_json(&body, span_of(server->name));
+        strbuf_printf(&body, ", \"state\": \"%s\", \"in_flight\": %u}", fleet_state(server, now, &until),
+                      fleet_in_flight(server));
     }
-    strbuf_puts(&body, "]}\n");
+    fleet_set_release(set);
+    strbuf_printf(&body, "], \"waiting\": %zu}\n", fleet_waiting(pool_fleet(call->pool)));
     answer(call, draining ? 503 : 200, json, &body);
 }
 
@@ -92,7 +98,7 @@ void handle_metrics(struct call *call)
     }
     struct strbuf body;
     strbuf_init(&body, METRICS_MAX);
-    telemetry_write(call->worker->server->workers, call->worker->server->worker_count, &body);
+    telemetry_write(call->worker->server->workers, call->worker->server->worker_count, call->site->fleet, &body);
     answer(call, 200, SPAN("text/plain; version=0.0.4; charset=utf-8"), &body);
 }
 

@@ -12,6 +12,7 @@
 struct question {
     struct query *query;
     const struct backend_settings *settings;
+    struct pool_member *member; /* held */
     struct exchange *exchange;
     struct stream_subscriber subscriber;
     struct strbuf answer;
@@ -140,12 +141,18 @@ static void stop_asking(struct query *query)
     }
 }
 
+static void free_question(struct question *question)
+{
+    strbuf_dispose(&question->answer);
+    pool_member_release(question->member);
+}
+
 static void end_job(struct call_job *job)
 {
     struct query *query = H2O_STRUCT_FROM_MEMBER(struct query, job, job);
     stop_asking(query);
     for (size_t i = 0; i < query->count; i++)
-        strbuf_dispose(&query->questions[i].answer);
+        free_question(&query->questions[i]);
     free(query);
 }
 
@@ -180,6 +187,10 @@ static void answer(struct query *query)
 {
     struct call *call = query->call;
     struct models_list *list = models_list_create();
+    const struct fleet_settings *fleet = fleet_settings(pool_fleet(call->pool));
+    for (size_t i = 0; i < fleet->alias_count; i++)
+        if (may_use(call, span_of(fleet->aliases[i].name)))
+            models_list_add(list, fleet->aliases[i].name);
     for (size_t i = 0; i < query->count; i++) {
         const struct question *question = &query->questions[i];
         const struct backend_settings *settings = question->settings;
@@ -197,19 +208,20 @@ static void answer(struct query *query)
 
 void handle_models(struct call *call)
 {
-    size_t count = call->site->config->backend_count;
+    struct pool *pool = call->pool;
+    size_t count = pool_count(pool);
     struct query *query = h2o_mem_alloc(sizeof(*query) + count * sizeof(query->questions[0]));
     *query = (struct query){.job.end = end_job, .call = call, .deadline.cb = on_late, .count = count, .asking = true};
     call->job = &query->job;
     memset(query->questions, 0, count * sizeof(query->questions[0]));
     for (size_t i = 0; i < count; i++) {
         struct question *question = &query->questions[i];
-        struct upstream *upstream = pool_at(call->pool, i);
         question->query = query;
-        question->settings = upstream_settings(upstream);
+        question->member = pool_member_hold(pool, i);
+        question->settings = upstream_settings(pool_member_upstream(question->member));
         strbuf_init(&question->answer, ANSWER_MAX);
         if (!has_plain_names_only(question->settings))
-            ask(question, upstream);
+            ask(question, pool_member_upstream(question->member));
     }
     query->asking = false;
     if (query->waiting == 0)

@@ -68,9 +68,23 @@ static void add_copied(void *ctx, struct span name, struct span value)
     http_reply_header(ctx, name, pool_copy(ctx, value));
 }
 
+/* How many backends were asked; nearly always one. */
+static void add_attempts(struct http_call *http)
+{
+    char text[12];
+    struct span value = SPAN("1");
+    if (http->call.record.attempts != 1) {
+        int len = snprintf(text, sizeof(text), "%u", http->call.record.attempts);
+        value = pool_copy(http, (struct span){text, (size_t)len});
+    }
+    http_reply_header(http, SPAN("x-weir-attempts"), value);
+}
+
 void http_reply_common_headers(struct http_call *http)
 {
     http_reply_header(http, SPAN("x-request-id"), span_of(http->call.request_id));
+    if (http->call.record.attempts != 0)
+        add_attempts(http);
     limit_headers(&http->call, add_copied, http);
     answer_cache_headers(&http->call, add_copied, http);
     if (http->call.site->config->cors.count == 0)

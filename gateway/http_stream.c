@@ -130,7 +130,7 @@ static void send_ping(struct http_call *http)
  */
 static void send_early_head(struct http_call *http)
 {
-    if (http->head_ready && (!http->streamed || http->req->res.status != 200))
+    if (http->head_ready ? !http->streamed || http->req->res.status != 200 : completion_is_plain(&http->completion))
         return;
     if (!http->head_ready) {
         http->streamed = true;
@@ -265,8 +265,8 @@ void http_stream_begin(struct call *call, const struct exchange_head *head, stru
     }
     if (!stream_subscribe(stream, &http->subscriber, 0))
         h2o_fatal("a new stream has no beginning");
-    if (stream_state(stream) != STREAM_OPEN)
-        stream_ready(&http->subscriber); /* a replay: nobody else will say that it is there */
+    if (stream_state(stream) != STREAM_OPEN || stream_facts(stream)->bytes != 0)
+        stream_ready(&http->subscriber); /* a replay, or it was held back: nobody else will say that it is there */
 }
 
 /* Times between events, for the histogram; several that came at once share their time. */

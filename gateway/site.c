@@ -25,14 +25,20 @@ static void add_configured(struct site *site, const struct config_route *configu
         *route = (struct site_route){.route = *pass, .proxy = configured->proxy};
         route->route.path = span_of(configured->path);
         route->route.summary = "passed on to one backend";
+        route->timeouts = configured->has_timeouts ? &configured->timeouts : NULL;
         set_depends(route, pass->depends, NULL, DEPENDS_MAX);
         if (configured->has_depends)
             set_depends(route, configured->depends, configured->depend_limit, configured->depend_count);
         return;
     }
-    for (size_t i = 0; i < site->route_count && configured->has_depends; i++)
-        if (span_eq(site->routes[i].route.path, span_of(configured->path)))
+    for (size_t i = 0; i < site->route_count; i++) {
+        if (!span_eq(site->routes[i].route.path, span_of(configured->path)))
+            continue;
+        if (configured->has_depends)
             set_depends(&site->routes[i], configured->depends, configured->depend_limit, configured->depend_count);
+        if (configured->has_timeouts)
+            site->routes[i].timeouts = &configured->timeouts;
+    }
 }
 
 struct site *site_create(struct config *config)
@@ -49,6 +55,9 @@ struct site *site_create(struct config *config)
     }
     for (size_t i = 0; i < config->route_count; i++)
         add_configured(site, &config->routes[i]);
+    site->fleet = fleet_create(&config->fleet);
+    for (size_t i = 0; i < config->backend_count; i++)
+        fleet_add(site->fleet, &config->backends[i], NULL, NULL, NULL);
     site->identities = h2o_mem_alloc((config->key_count + 1) * sizeof(site->identities[0]));
     for (size_t i = 0; i < config->key_count; i++) {
         const struct config_key *key = &config->keys[i];
@@ -116,6 +125,7 @@ void site_release(struct site *site)
     for (size_t i = 0; site->tls != NULL && i <= site->config->listen_count; i++)
         SSL_CTX_free(site->tls[i]);
     free(site->tls);
+    fleet_destroy(site->fleet);
     free(site->identities);
     free(site->limit_keys);
     free(site->routes);

@@ -3,6 +3,7 @@
 #ifndef WEIR_GATEWAY_SITE_H
 #define WEIR_GATEWAY_SITE_H
 
+#include "backends/fleet.h"
 #include "gateway/config.h"
 #include "gateway/identity.h"
 #include "gateway/routes.h"
@@ -13,7 +14,8 @@ struct site_route {
     enum depend_id depends[DEPENDS_MAX];
     const char *depend_limit[DEPENDS_MAX]; /* of DEPEND_LIMIT: the one limit to run; NULL: all that apply */
     size_t depend_count;
-    const char *proxy; /* the backend that takes everything; NULL: chosen by model */
+    const char *proxy;                       /* the backend that takes everything; NULL: chosen by model */
+    const struct backend_timeouts *timeouts; /* what is not CONFIG_TIMEOUT_UNSET holds; NULL: the backends' own */
 };
 
 struct site {
@@ -21,6 +23,7 @@ struct site {
     struct config *config;
     struct site_route *routes;
     size_t route_count;
+    struct fleet *fleet;           /* of its backends; what it has learnt of them goes with it */
     struct identity **identities;  /* in the order of config->keys */
     SSL_CTX **tls;                 /* in the order of config->listen, admin's behind; NULL: clear text */
     struct identity **admins;      /* in the order of config->admin.keys */

@@ -31,6 +31,10 @@ enum family {
     LIMITED,
     LIMIT_FALLBACKS,
     CACHED,
+    BACKEND_IN_FLIGHT,
+    RETRIES,
+    RETRIES_REFUSED,
+    QUEUED,
     FAMILIES,
 };
 
@@ -91,6 +95,23 @@ static const struct metric_family families[FAMILIES] = {
                     "Requests that the response cache answered, could have answered, or was passed by for a reason.",
                 .type = METRIC_COUNTER,
                 .labels = {"result", "reason"}},
+    [BACKEND_IN_FLIGHT] = {.name = "weir_backend_requests_in_flight",
+                           .help =
+                               "Requests that a backend works on, by the rule of its `models` that they fell under.",
+                           .type = METRIC_GAUGE,
+                           .labels = {"backend", "model"}},
+    [RETRIES] = {.name = "weir_retries_total",
+                 .help = "Attempts at a backend that were wasted: another was made in their place, for this reason.",
+                 .type = METRIC_COUNTER,
+                 .labels = {"backend", "reason"}},
+    [RETRIES_REFUSED] = {.name = "weir_retries_refused_total",
+                         .help = "Requests not tried again because the budget for retries was used up.",
+                         .type = METRIC_COUNTER},
+    [QUEUED] = {.name = "weir_queue_duration_seconds",
+                .help = "How long requests waited for a backend with a free place, and what came of it.",
+                .type = METRIC_HISTOGRAM,
+                .labels = {"result"},
+                BUCKETS(token_buckets)},
 };
 
 void telemetry_init(struct telemetry *telemetry)
@@ -137,6 +158,37 @@ void telemetry_upstream_error(struct worker *worker, const char *backend, enum s
         return; /* a stored answer broke: the cache counts that */
     struct span labels[] = {span_of(backend), span_of(stream_failure_name(why))};
     count(worker, UPSTREAM_ERRORS, labels, 1);
+}
+
+void telemetry_upstream_refused(struct worker *worker, const char *backend, int status)
+{
+    char text[24];
+    snprintf(text, sizeof(text), "status_%d", status);
+    struct span labels[] = {span_of(backend), span_of(text)};
+    count(worker, UPSTREAM_ERRORS, labels, 1);
+}
+
+void telemetry_retried(struct worker *worker, const char *backend, const char *reason)
+{
+    struct span labels[] = {span_of(backend), span_of(reason)};
+    count(worker, RETRIES, labels, 1);
+}
+
+void telemetry_retry_refused(struct worker *worker)
+{
+    count(worker, RETRIES_REFUSED, NULL, 1);
+}
+
+void telemetry_queued(struct worker *worker, const char *result, uint64_t waited_us)
+{
+    struct span label = span_of(result);
+    metric_observe_us(metrics_series(worker->telemetry.shard, QUEUED, &label), waited_us);
+}
+
+struct metric_series *telemetry_backend_in_flight(struct worker *worker, const char *backend, const char *model)
+{
+    struct span labels[] = {span_of(backend), span_of(model)};
+    return metrics_series(worker->telemetry.shard, BACKEND_IN_FLIGHT, labels);
 }
 
 /* Labels come from the route table, the configuration and, for answers that a backend gave with 200, the model's name:
@@ -309,6 +361,46 @@ static void write_cache_redis(struct worker *const *workers, size_t worker_count
     }
 }
 
+/* One line for each backend; `value` reads its number. */
+static void write_servers(struct strbuf *out, const struct fleet_set *set, const char *name, const char *type,
+                          const char *help, uint64_t (*value)(const struct fleet_server *server))
+{
+    strbuf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+    for (size_t i = 0; i < set->count; i++) {
+        strbuf_printf(out, "%s{backend=", name);
+        strbuf_json(out, span_of(set->servers[i]->name)); /* names are printable, without quotes */
+        strbuf_printf(out, "} %llu\n", (unsigned long long)value(set->servers[i]));
+    }
+}
+
+static uint64_t ejections_of(const struct fleet_server *server)
+{
+    return atomic_load_explicit(&server->ejections, memory_order_relaxed);
+}
+
+static uint64_t pauses_of(const struct fleet_server *server)
+{
+    return atomic_load_explicit(&server->pauses, memory_order_relaxed);
+}
+
+static uint64_t is_up(const struct fleet_server *server)
+{
+    return fleet_standing(server, clock_us()) == FLEET_OPEN;
+}
+
+static void write_fleet(struct fleet *fleet, struct strbuf *out)
+{
+    struct fleet_set *set = fleet_set_get(fleet);
+    write_servers(out, set, "weir_backend_up", "gauge", "Whether a backend may be given requests.", is_up);
+    write_servers(out, set, "weir_backend_ejections_total", "counter", "How often a backend was ejected.",
+                  ejections_of);
+    write_servers(out, set, "weir_backend_pauses_total", "counter",
+                  "How often a backend was paused because it asked for it.", pauses_of);
+    fleet_set_release(set);
+    write_one(out, "weir_queue_waiting", "gauge", "Requests that wait for a backend with a free place.",
+              fleet_waiting(fleet));
+}
+
 static void write_stores(const struct server *server, struct strbuf *out)
 {
     if (server->limits != NULL) {
@@ -335,12 +427,13 @@ static void write_stores(const struct server *server, struct strbuf *out)
     }
 }
 
-void telemetry_write(struct worker *const *workers, size_t worker_count, struct strbuf *out)
+void telemetry_write(struct worker *const *workers, size_t worker_count, struct fleet *fleet, struct strbuf *out)
 {
     struct metrics_shard *shards[CONFIG_WORKERS_MAX];
     for (size_t i = 0; i < worker_count; i++)
         shards[i] = workers[i]->telemetry.shard;
     metrics_write(shards, worker_count, out);
+    write_fleet(fleet, out);
     write_stores(workers[0]->server, out);
     if (workers[0]->site->config->redis.on)
         redis_state_write(&workers[0]->server->redis, workers, worker_count, out);

@@ -29,6 +29,21 @@ void telemetry_cached(struct worker *worker, const char *result, const char *rea
 /* A backend failed an exchange. */
 void telemetry_upstream_error(struct worker *worker, const char *backend, enum stream_failure why);
 
+/* A backend answered 429 or 5xx. */
+void telemetry_upstream_refused(struct worker *worker, const char *backend, int status);
+
+/* An attempt at a backend came to nothing, and another one is made in its place. `reason` as for failures. */
+void telemetry_retried(struct worker *worker, const char *backend, const char *reason);
+
+/* A request that might have been tried again was not, because the budget for that is used up. */
+void telemetry_retry_refused(struct worker *worker);
+
+/* A request has waited for a place; `result` is "served", "timeout", "full" or "left". */
+void telemetry_queued(struct worker *worker, const char *result, uint64_t waited_us);
+
+/* The gauge of requests that a backend has in flight; `model` as the configuration names it. */
+struct metric_series *telemetry_backend_in_flight(struct worker *worker, const char *backend, const char *model);
+
 /* A request is over: counts it and writes its line. */
 void telemetry_call_done(struct call *call);
 
@@ -36,6 +51,6 @@ void telemetry_call_done(struct call *call);
 void telemetry_bad_request(struct worker *worker, int status, const char *request_id);
 
 /* Writes all metrics of all workers and of the process, in Prometheus' text format. */
-void telemetry_write(struct worker *const *workers, size_t count, struct strbuf *out);
+void telemetry_write(struct worker *const *workers, size_t count, struct fleet *fleet, struct strbuf *out);
 
 #endif

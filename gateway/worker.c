@@ -72,21 +72,58 @@ struct worker *worker_create(struct server *server, unsigned index, struct site 
     return worker;
 }
 
-static void on_pool_gone(void *ctx)
+/* ---- the backends ---- */
+
+/* The connections to the backends of one configuration. They stay, with it, for as long as requests use them. */
+struct worker_pool {
+    struct worker_pool *next; /* in the worker's list */
+    struct worker *worker;
+    struct site *site; /* counted */
+    struct pool *pool;
+};
+
+/* Called from any thread. */
+static void wake(void *ctx)
 {
-    site_release(ctx);
+    worker_tell(ctx, WORKER_WAKE);
 }
 
-/* Connections to the backends of a configuration, which stays for as long as they do. NULL with worker->error. */
+/* Requests that waited for a backend have got a place, in one of the pools. */
+static void deliver(struct worker *worker)
+{
+    for (struct worker_pool *kept = worker->pools, *next; kept != NULL; kept = next) {
+        next = kept->next;
+        pool_deliver(kept->pool);
+    }
+}
+
+static void on_pool_gone(void *ctx)
+{
+    struct worker_pool *kept = ctx;
+    struct worker_pool **slot = &kept->worker->pools;
+    while (*slot != kept)
+        slot = &(*slot)->next;
+    *slot = kept->next;
+    site_release(kept->site);
+    free(kept);
+}
+
+/* NULL with worker->error. */
 static struct pool *make_pool(struct worker *worker, struct site *site)
 {
-    const struct config *config = site->config;
-    struct pool *pool = pool_create(config->backends, config->backend_count, &worker->ctx, &worker->deadlines,
-                                    worker->error, sizeof(worker->error));
-    if (pool != NULL)
-        pool_on_gone(pool, on_pool_gone, site_retain(site));
+    struct fleet_line line = {.wake = wake, .ctx = worker};
+    struct pool *pool =
+        pool_create(site->fleet, &worker->ctx, &worker->deadlines, &line, worker->error, sizeof(worker->error));
+    if (pool == NULL)
+        return NULL;
+    struct worker_pool *kept = h2o_mem_alloc(sizeof(*kept));
+    *kept = (struct worker_pool){.next = worker->pools, .worker = worker, .site = site_retain(site), .pool = pool};
+    worker->pools = kept;
+    pool_on_gone(pool, on_pool_gone, kept);
     return pool;
 }
+
+/* ---- making ready ---- */
 
 static void listen_on(struct worker *worker, const struct listener *listener, int fd)
 {
@@ -273,7 +310,9 @@ static void on_order(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messa
         struct order *message = H2O_STRUCT_FROM_MEMBER(struct order, super.link, messages->next);
         h2o_linklist_unlink(&message->super.link);
         uint64_t now = clock_us();
-        if (message->order == WORKER_SITE) {
+        if (message->order == WORKER_WAKE) {
+            deliver(worker);
+        } else if (message->order == WORKER_SITE) {
             change_site(worker, message->site);
         } else if (message->order == WORKER_STOP) {
             worker->drain_by_us = now;
@@ -346,6 +385,7 @@ static void dispose(struct worker *worker)
     pthread_mutex_lock(&worker->lock);
     worker->ended = true;
     pthread_mutex_unlock(&worker->lock);
+    h2o_evloop_run(loop, 0); /* orders that came at the last moment: libh2o wants none left */
     connections_dispose(worker);
     redis_purge_watch_destroy(worker->purge_watch);
     redis_cache_close(worker->cache_redis);

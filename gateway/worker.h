@@ -51,9 +51,10 @@ struct worker {
     struct deadlines deadlines;
     h2o_timeout_entry_t due; /* linked when a deadline is due */
     struct connections connections;
-    h2o_linklist_t calls; /* of all requests in flight */
-    struct site *site;    /* counted; new calls use it */
-    struct pool *pool;    /* counted; likewise */
+    h2o_linklist_t calls;      /* of all requests in flight */
+    struct site *site;         /* counted; new calls use it */
+    struct pool *pool;         /* counted; likewise */
+    struct worker_pool *pools; /* all that live: it and those of running requests */
     struct telemetry telemetry;
     struct cache_keyer *keyer;
     struct redis_link *redis; /* NULL: there is none */
@@ -88,7 +89,12 @@ struct worker {
 };
 
 /* What a worker can be told, from any thread. */
-enum worker_order { WORKER_DRAIN, WORKER_STOP, WORKER_SITE /* by worker_tell_site */ };
+enum worker_order {
+    WORKER_DRAIN,
+    WORKER_STOP,
+    WORKER_SITE, /* by worker_tell_site */
+    WORKER_WAKE, /* requests that waited for a backend have got a place */
+};
 
 /* Makes a worker. Takes a reference to `site`. */
 struct worker *worker_create(struct server *server, unsigned index, struct site *site);

@@ -102,6 +102,7 @@ class Process:
 class Fake(Process):
     """A model server. `behave` is its default behaviour; see fake_behave.h."""
     def __init__(self, scenario, name, behave="", listen=None, cert=None, tls_max=None, client_ca=None, models=None, sndbuf=None):
+        self.default_behave = behave
         argv = [Options.fake, "--listen", listen or "127.0.0.1:0"]
         for option, value in (("--behave", behave), ("--tls-max", tls_max), ("--client-ca", client_ca),
                               ("--models", models), ("--sndbuf", sndbuf)):
@@ -141,6 +142,15 @@ class Fake(Process):
 
     def behave(self, text):
         assert self.ask("POST", "/fake/behave", body=text).status == 200, text
+
+    def crash(self):
+        """Dies at once, with all its connections."""
+        self.kill()
+        self.scenario.processes.remove(self)
+
+    def revive(self):
+        """Another one in the place of one that crashed."""
+        return Fake(self.scenario, self.name, self.default_behave, listen=f"127.0.0.1:{self.port}")
 
     def wait_requests(self, n=1):
         return wait_until(lambda: self.stats()["requests"] >= n, f"{n} requests at {self.name}")

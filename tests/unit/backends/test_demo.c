@@ -73,7 +73,7 @@ static void on_fail(void *ctx, enum stream_failure why, const char *message, boo
     ck_abort_msg("the demo model never fails: %s", message);
 }
 
-static const struct exchange_callbacks callbacks = {on_head, on_fail};
+static const struct exchange_callbacks callbacks = {.on_head = on_head, .on_fail = on_fail};
 static struct deadlines deadlines;
 static struct backend_settings settings;
 static struct reader reader;

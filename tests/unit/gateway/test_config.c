@@ -110,10 +110,9 @@ struct bad {
 #define LIMIT_NAME(name)                                                                                               \
     "weir.yaml:2: \"limits." name "\" has no usable name, expected 1 to 64 letters, digits, \"_\", \"-\" and \".\""
 #define TOP_FIELDS                                                                                                     \
-    "listen, trusted_proxies, max_body, cors, backends, balance, keys, open, supervise, routes, workers, log_level, "  \
-    "log_format, "                                                                                                     \
-    "drain_timeout, sse_ping, early_head, send_timeout, request_timeout, limits, limit_memory, count_hits, "           \
-    "max_streams, cache, redis, admin"
+    "listen, trusted_proxies, max_body, cors, backends, balance, health, retries, queue, models, keys, open, "         \
+    "supervise, routes, workers, log_level, log_format, drain_timeout, sse_ping, early_head, send_timeout, "           \
+    "request_timeout, limits, limit_memory, count_hits, max_streams, cache, redis, admin"
 
 static const struct bad bad_yaml[] = {
     YAML("- a\n", "weir.yaml:1: the file is a list, expected a mapping (\"key: value\")"),
@@ -162,13 +161,34 @@ static const struct bad bad_yaml[] = {
     YAML("\nredis: [a]\n", "weir.yaml:2: \"redis\" is a list, expected a single value"),
     YAML("redis: {url: /a, db: 1}\n", "weir.yaml:1: unknown key \"db\" in \"redis\", expected one of url, prefix, "
                                       "timeout"),
-    YAML("balance: least_requests\n",
-         "weir.yaml:1: \"balance\" is \"least_requests\", which is not available in this version"),
-    YAML("balance: prefix\n", "weir.yaml:1: \"balance\" is \"prefix\", which is not available in this version"),
-    YAML("balance: fair\n", "weir.yaml:1: \"balance\" is \"fair\", expected round_robin"),
-    YAML(BACKEND "    weight: 2\n", "weir.yaml:3: \"backends[0].weight\" is not available in this version"),
-    YAML(BACKEND "    max_concurrent: 2\n",
-         "weir.yaml:3: \"backends[0].max_concurrent\" is not available in this version"),
+    YAML("balance: fair\n",
+         "weir.yaml:1: \"balance\" is \"fair\", expected round_robin or least_requests or power_of_two or "
+         "consistent_hash or prefix or latency"),
+    YAML("balance: {policy: prefix, by: user}\n",
+         "weir.yaml:1: \"balance\" has \"by\" or \"header\", which mean something to the policy consistent_hash only"),
+    YAML("balance: {policy: consistent_hash, by: header}\n",
+         "weir.yaml:1: \"balance\" needs \"by: header\" and \"header\" together, expected such as { policy: "
+         "consistent_hash, by: header, header: x-session }"),
+    YAML("balance: {policy: consistent_hash, header: \"a b\"}\n",
+         "weir.yaml:1: \"balance.header\" has no valid header name, expected letters, digits and dashes"),
+    YAML(BACKEND "    weight: 0\n", "weir.yaml:3: \"backends[0].weight\" is \"0\", expected a number from 1 to 1000"),
+    YAML(BACKEND "    max_concurrent: 0\n",
+         "weir.yaml:3: \"backends[0].max_concurrent\" is \"0\", expected a number from 1 to 1000000"),
+    YAML(BACKEND "    health: {ejection: 0s}\n",
+         "weir.yaml:3: \"backends[0].health.ejection\" is \"0s\", expected a duration longer than 0"),
+    YAML("health: {error_rate: 101%}\n",
+         "weir.yaml:1: \"health.error_rate\" is \"101%\", expected a number from 0 to 100"),
+    YAML("retries: {attempts: 0}\n", "weir.yaml:1: \"retries.attempts\" is \"0\", expected a number from 1 to 100"),
+    YAML("queue: {max: many}\n", "weir.yaml:1: \"queue.max\" is \"many\", expected a number from 0 to 1000000"),
+    YAML("keys: [{name: a, key: abcdefgh, priority: urgent}]\n",
+         "weir.yaml:1: \"keys[0].priority\" is \"urgent\", expected high or normal or low"),
+    YAML("models: {best: []}\n", "weir.yaml:1: \"models.best\" is empty, expected at least one model"),
+    YAML("models: {best: [\"@b\"]}\n", "weir.yaml:1: \"models.best[0]\" is \"@b\", expected MODEL or MODEL@BACKEND"),
+    YAML(BACKEND "models: {best: [m@nobody]}\n",
+         "weir.yaml: \"models.best\" names the backend \"nobody\", which does not exist, expected the name of one of "
+         "\"backends\""),
+    YAML(BACKEND "    name: b\n    models: [n]\nmodels: {best: [m@b]}\n",
+         "weir.yaml: \"models.best\" names \"m\", which that backend never serves, expected one of its \"models\""),
     YAML(BACKEND "    usage: no\n", "weir.yaml:3: \"backends[0].usage\" is \"no\", expected read or ask"),
 
     /* kinds of values */
@@ -371,7 +391,7 @@ static const struct bad bad_yaml[] = {
     YAML("routes: [{depends: [public]}]\n",
          "weir.yaml:1: \"routes[0]\" has no \"path\", expected such as /v1/chat/completions"),
     YAML("routes: [{path: /v1/models}]\n",
-         "weir.yaml:1: \"routes[0]\" says nothing about its path, expected \"depends\" or \"proxy\""),
+         "weir.yaml:1: \"routes[0]\" says nothing about its path, expected \"depends\", \"proxy\" or \"timeouts\""),
     YAML("routes:\n  - {path: /v1/models, depends: [public]}\n  - {path: /v1/models, depends: [api_key]}\n",
          "weir.yaml:3: \"routes[1]\" has the path of \"routes[0]\", expected another one"),
     YAML("\nroutes: [{path: /v1/chat/completion, depends: [public]}]\n",
@@ -872,6 +892,65 @@ START_TEST(reads_backends)
     ck_assert_uint_eq(backend->model_count, 2);
     ck_assert_str_eq(backend->models[0].pattern, "gpt-4o");
     ck_assert_str_eq(backend->models[0].upstream, "llama-3.1-8b");
+    config_release(config);
+}
+END_TEST
+
+START_TEST(reads_the_fleets_settings)
+{
+    struct config *config = load_yaml(
+        "backends:\n"
+        "  - {name: cloud, url: http://a, models: [gpt-x], weight: 3, max_concurrent: 64}\n"
+        "  - {name: local, url: http://b, health: {failures: 9, slow_start: 0s}}\n"
+        "balance: {policy: consistent_hash, by: header, header: X-Session}\n"
+        "health: {failures: 5, error_rate: 30%, window: 20s, min_requests: 7, ejection: 2s, max_ejection: 1m, "
+        "pause: 3s, max_pause: 4s, slow_start: 6s}\n"
+        "retries: {attempts: 2, budget: 10%, backoff: 50ms}\n"
+        "queue: {max: 5, timeout: 7s}\n"
+        "models: {best: [gpt-x@cloud, \"llama@local\", m]}\n"
+        "keys: [{name: a, key: abcdefgh, priority: high}, {name: b, key: bbcdefgh}]\n"
+        "routes: [{path: /v1/embeddings, timeouts: {total: 9s}}]\n");
+    const struct fleet_settings *fleet = &config->fleet;
+
+    ck_assert_uint_eq(config->backends[0].weight, 3);
+    ck_assert_uint_eq(config->backends[0].max_concurrent, 64);
+    ck_assert_uint_eq(config->backends[0].health.failures, 5);
+    ck_assert_uint_eq(config->backends[1].health.failures, 9);
+    ck_assert_uint_eq(config->backends[1].health.slow_start_us, 0);
+    ck_assert_uint_eq(config->backends[1].health.error_rate, 30);
+    ck_assert_uint_eq(config->backends[1].health.window_us, 20 * SECOND);
+    ck_assert_uint_eq(config->backends[1].health.min_requests, 7);
+    ck_assert_uint_eq(config->backends[1].health.ejection_us, 2 * SECOND);
+    ck_assert_uint_eq(config->backends[1].health.ejection_max_us, 60 * SECOND);
+    ck_assert_uint_eq(config->backends[1].health.pause_us, 3 * SECOND);
+    ck_assert_uint_eq(config->backends[1].health.pause_max_us, 4 * SECOND);
+    ck_assert_uint_eq(config->backends[0].health.slow_start_us, 6 * SECOND);
+    ck_assert_int_eq(fleet->policy, BALANCE_CONSISTENT_HASH);
+    ck_assert_int_eq(fleet->by, BALANCE_BY_HEADER);
+    ck_assert_str_eq(fleet->header, "x-session");
+    ck_assert_uint_eq(fleet->retries.attempts, 2);
+    ck_assert_uint_eq(fleet->retries.budget, 10);
+    ck_assert_uint_eq(fleet->retries.backoff_us, SECOND / 20);
+    ck_assert_uint_eq(fleet->queue_max, 5);
+    ck_assert_uint_eq(fleet->queue_timeout_us, 7 * SECOND);
+    ck_assert_uint_eq(fleet->alias_count, 1);
+    ck_assert_str_eq(fleet->aliases[0].name, "best");
+    ck_assert_uint_eq(fleet->aliases[0].step_count, 3);
+    ck_assert_str_eq(fleet->aliases[0].steps[0].model, "gpt-x");
+    ck_assert_str_eq(fleet->aliases[0].steps[0].backend, "cloud");
+    ck_assert_str_eq(fleet->aliases[0].steps[1].backend, "local");
+    ck_assert_ptr_null(fleet->aliases[0].steps[2].backend);
+    ck_assert_int_eq(config->keys[0].priority, QUEUE_HIGH);
+    ck_assert_int_eq(config->keys[1].priority, QUEUE_NORMAL);
+    ck_assert_uint_eq(config->routes[0].timeouts.total, 9 * SECOND);
+    ck_assert_uint_eq(config->routes[0].timeouts.idle, CONFIG_TIMEOUT_UNSET);
+    config_release(config);
+    config = load_yaml("balance: least_requests\n");
+    ck_assert_int_eq(config->fleet.policy, BALANCE_LEAST_REQUESTS);
+    ck_assert_uint_eq(config->backends[0].health.failures, 3);
+    config_release(config);
+    config = load_yaml("balance: {policy: consistent_hash}\n");
+    ck_assert_int_eq(config->fleet.by, BALANCE_BY_KEY);
     config_release(config);
 }
 END_TEST
@@ -1759,6 +1838,7 @@ int main(void)
     tcase_add_test(files, reads_the_front);
     tcase_add_test(files, reads_administration_and_the_levels_of_the_cache);
     tcase_add_test(files, reads_backends);
+    tcase_add_test(files, reads_the_fleets_settings);
     tcase_add_test(files, reads_keys_and_routes);
     tcase_add_test(files, reads_limits);
     tcase_add_test(files, limits_are_by_key_where_there_are_keys);
