@@ -37,10 +37,6 @@ def test_mistakes_in_the_file_are_named_by_line(t):
 
 
 @smoke
-def test_what_does_not_work_yet_is_an_error_not_a_shrug(t):
-    fails(t, "balance: latency\n", ":1: ", "balance")
-
-
 def test_wrong_options_are_refused_before_a_port_is_opened(t):
     for args in (["--listen", "nonsense"], ["--listen", "127.0.0.1:99999"], ["--backend", "ftp://x"], ["--workers", "0"],
                  ["--workers", "many"], ["--drain-timeout", "10"], ["--log-level", "loud"], ["--log-format", "xml"], ["--nonsense"],
