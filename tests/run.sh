@@ -25,7 +25,7 @@ if ! command -v node >/dev/null 2>&1 || ! command -v npm >/dev/null 2>&1; then
     node_packages="nodejs npm"
 fi
 # shellcheck disable=SC2086 # lists
-install_packages $BUILD_PACKAGES check clang clang-format valgrind python3 curl nghttp2-client openssl redis-server \
+install_packages $BUILD_PACKAGES check clang clang-format valgrind python3 curl nghttp2-client openssl redis-server shellcheck \
     $node_packages
 
 jobs=$(nproc)

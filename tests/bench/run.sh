@@ -313,7 +313,9 @@ measure_redis() {
     status=0
     start_gateway weir-redis
     line=$(hit_load "$address" "$pids") || status=1
-    [ $status = 0 ] && note "$1" weir us_per_hit_of_two "$(value cpu_us_per_hit "$line")" || note "$1" weir us_per_hit_of_two failed
+    figure=failed
+    [ $status != 0 ] || figure=$(value cpu_us_per_hit "$line")
+    note "$1" weir us_per_hit_of_two "$figure"
     load json "$address" --count 64 --requests 30000 --bytes 2048 --serial 1000000 >/dev/null || status=1
     sleep 0.5
     finish_gateway weir-redis
