@@ -12,6 +12,7 @@
 #include "base/deadline.h"
 #include "stream/stream.h"
 #include <h2o.h>
+#include <openssl/ssl.h>
 
 #define EXCHANGE_BODY_PIECES 5 /* a body with two splices */
 
@@ -72,6 +73,9 @@ struct upstream *upstream_create(const struct backend_settings *settings, h2o_co
 void upstream_destroy(struct upstream *upstream);
 
 const struct backend_settings *upstream_settings(const struct upstream *upstream);
+
+/* The TLS context for connections to it, which checks the name in its certificate; NULL for clear text. Not counted. */
+SSL_CTX *upstream_tls(const struct upstream *upstream);
 
 /* Starts an exchange. Returns NULL if it already failed (on_fail was called). */
 struct exchange *exchange_start(struct upstream *upstream, const struct exchange_request *request,

@@ -41,6 +41,9 @@ static bool create_tls(struct upstream *upstream, char *error, size_t error_size
     }
     if (ca == NULL)
         SSL_CTX_set_default_verify_paths(tls);
+    upstream->tls = tls;
+    if (!settings->tls.verify)
+        return true;
     X509_VERIFY_PARAM *param = SSL_CTX_get0_param(tls);
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
     int named = settings->url.host_is_ip ? X509_VERIFY_PARAM_set1_ip_asc(param, settings->url.host)
@@ -50,7 +53,6 @@ static bool create_tls(struct upstream *upstream, char *error, size_t error_size
         SSL_CTX_free(tls);
         return false;
     }
-    upstream->tls = tls;
     return true;
 }
 
@@ -169,6 +171,11 @@ void upstream_destroy(struct upstream *upstream)
 const struct backend_settings *upstream_settings(const struct upstream *upstream)
 {
     return upstream->settings;
+}
+
+SSL_CTX *upstream_tls(const struct upstream *upstream)
+{
+    return upstream->tls;
 }
 
 struct exchange *exchange_start(struct upstream *upstream, const struct exchange_request *request,

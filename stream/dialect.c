@@ -44,6 +44,7 @@ static void openai_error_body(const struct dialect_error *error, struct strbuf *
 static void openai_error_event(const struct dialect_error *error, uint64_t sequence, struct strbuf *out);
 static void responses_error_event(const struct dialect_error *error, uint64_t sequence, struct strbuf *out);
 static void messages_error_body(const struct dialect_error *error, struct strbuf *out);
+static void events_error_event(const struct dialect_error *error, uint64_t sequence, struct strbuf *out);
 static void messages_error_event(const struct dialect_error *error, uint64_t sequence, struct strbuf *out);
 
 #define NAME(literal)                                                                                                  \
@@ -85,6 +86,13 @@ static const struct dialect dialects[] = {
                             .usage = &chat_usage,
                             .error_body = openai_error_body,
                             .error_event = openai_error_event},
+    [DIALECT_EVENTS] = {.id = DIALECT_EVENTS,
+                        .terminal_names = {NAME("done"), NAME("error")},
+                        .error_names = {NAME("error")},
+                        .usage_events = {NAME("done"), NAME("delta")},
+                        .usage = &chat_usage,
+                        .error_body = openai_error_body,
+                        .error_event = events_error_event},
 };
 
 const struct dialect *dialect_get(enum dialect_id id)
@@ -433,6 +441,21 @@ static void responses_error_event(const struct dialect_error *error, uint64_t se
     put_member(out, ",\"param\":", error->param);
     strbuf_puts(out, ",\"sequence_number\":");
     strbuf_u64(out, sequence);
+    strbuf_puts(out, "}\n\n");
+}
+
+/* Its id keeps an EventSource, which comes back whatever the end, from asking again. */
+static void events_error_event(const struct dialect_error *error, uint64_t sequence, struct strbuf *out)
+{
+    (void)sequence;
+    strbuf_puts(out, "event: error\n");
+    if (error->request_id != NULL) {
+        strbuf_puts(out, "id: ");
+        strbuf_puts(out, error->request_id);
+        strbuf_puts(out, ".error\n");
+    }
+    strbuf_puts(out, "data: {");
+    put_openai_error(error, out);
     strbuf_puts(out, "}\n\n");
 }
 

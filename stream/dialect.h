@@ -14,6 +14,7 @@ enum dialect_id {
     DIALECT_RESPONSES,   /* /v1/responses: event response.completed | .incomplete | .failed, or error */
     DIALECT_MESSAGES,    /* /v1/messages (Anthropic): event message_stop, or error */
     DIALECT_EMBEDDINGS,  /* /v1/embeddings: JSON only, with usage */
+    DIALECT_EVENTS,      /* /chat: what weir makes of chat completions: event done, or error */
 };
 
 /* Tokens as the backend reported them. Starts zeroed; a later report replaces an earlier one field by field. */
