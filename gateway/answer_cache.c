@@ -65,10 +65,11 @@ static const char *make_key(struct call *call)
     unsigned char digest[SHA256_DIGEST_LENGTH];
     for (size_t i = 0; i < call->header_count; i++)
         headers[i] = (struct cache_header){call->headers[i].name, call->headers[i].value};
+    struct call_target target = call_target(call);
     struct cache_question question = {
-        .method = call->method,
-        .path = call->path,
-        .query = call->query,
+        .method = target.method,
+        .path = target.path,
+        .query = target.query,
         .model = call_model(call),
         .headers = headers,
         .header_count = call->header_count,
@@ -110,7 +111,7 @@ static void answer_hit(struct call *call, struct cache_entry *entry, struct redi
         .sse = entry->sse,
     };
     struct stream *stream = lookup != NULL ? redis_lookup_replay(lookup) : cache_entry_replay(entry);
-    call->transport->stream(call, &head, stream);
+    call_stream(call, &head, stream);
     if (lookup == NULL)
         stream_release(stream);
 }

@@ -330,7 +330,7 @@ void attempt_deliver(struct attempt *attempt)
     attempt->call = NULL;
     attempt->delivered = true;
     answer_cache_store(call, &attempt->held->head, stream);
-    call->transport->stream(call, &attempt->held->head, stream);
+    call_stream(call, &attempt->held->head, stream);
     /* Only now, or the exchange would be without a reader. */
     stream_unsubscribe(&attempt->probe);
     free(attempt->held); /* a stream may be open for long */

@@ -47,6 +47,9 @@ const char *attempt_backend(const struct attempt *attempt);
 
 /* ---- the request; attempt_request.c ---- */
 
+/* Whether a header of the client's goes on to a backend; credentials are another question. */
+bool attempt_forwards(const struct call *call, struct span name);
+
 /* Fills in everything but the body. `headers` has room for the call's own and ATTEMPT_EXTRA_HEADERS more. */
 void attempt_request(struct call *call, struct header *headers, struct exchange_request *request);
 

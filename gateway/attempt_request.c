@@ -43,21 +43,27 @@ static bool is_connection_option(const struct call *call, struct span name)
     return false;
 }
 
+bool attempt_forwards(const struct call *call, struct span name)
+{
+    return !ends_here(call, name) && !is_connection_option(call, name);
+}
+
 void attempt_request(struct call *call, struct header *headers, struct exchange_request *request)
 {
+    struct call_target target = call_target(call);
     *request = (struct exchange_request){
-        .method = call->method,
-        .path = call->path,
-        .query = call->query,
+        .method = target.method,
+        .path = target.path,
+        .query = target.query,
         .headers = headers,
         .has_body = call->has_body,
         .forward_credentials = call->site->config->key_count == 0, /* else it may be a key to this gateway */
-        .dialect = call->route->route.dialect,
+        .dialect = call->chat != NULL ? DIALECT_CHAT : call->route->route.dialect,
         .wants_stream = call_wants_stream(call),
     };
     for (size_t i = 0; i < call->header_count; i++) {
         struct span name = call->headers[i].name;
-        if (!ends_here(call, name) && !is_connection_option(call, name))
+        if (attempt_forwards(call, name))
             headers[request->header_count++] = call->headers[i];
     }
     headers[request->header_count++] = (struct header){SPAN("x-request-id"), span_of(call->request_id)};

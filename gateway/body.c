@@ -15,14 +15,26 @@
 #define STREAM_OPTIONS_FIELD                                                                                           \
     FIELD("stream_options", JSON_MISSING, .description = "include_usage: true asks for a last event with token counts")
 
+#define CHAT_FIELDS                                                                                                    \
+    {                                                                                                                  \
+        MODEL_FIELD, STREAM_FIELD,                                                                                     \
+            FIELD("messages", JSON_ARRAY, .required = true, .non_empty = true,                                         \
+                  .description = "the conversation so far"),                                                           \
+            USER_FIELD, MAX_TOKENS_FIELD,                                                                              \
+            FIELD("max_completion_tokens", JSON_MISSING, .description = "the longest answer wanted"),                  \
+            STREAM_OPTIONS_FIELD                                                                                       \
+    }
+
 const struct body_descriptor body_chat = {
     .title = "ChatCompletionRequest",
-    .fields = {MODEL_FIELD, STREAM_FIELD,
-               FIELD("messages", JSON_ARRAY, .required = true, .non_empty = true,
-                     .description = "the conversation so far"),
-               USER_FIELD, MAX_TOKENS_FIELD,
-               FIELD("max_completion_tokens", JSON_MISSING, .description = "the longest answer wanted"),
-               STREAM_OPTIONS_FIELD},
+    .fields = CHAT_FIELDS,
+    .field_count = 7,
+};
+
+const struct body_descriptor body_chat_query = {
+    .title = "ChatQuery",
+    .from_query = true,
+    .fields = CHAT_FIELDS,
     .field_count = 7,
 };
 

@@ -19,13 +19,15 @@ struct body_field {
 /* By convention field 0 is `model` and field 1 is `stream`. */
 struct body_descriptor {
     const char *title;
+    bool from_query; /* there is no body: weir makes it from the query, see chat.h */
     struct body_field fields[BODY_FIELDS_MAX];
     size_t field_count;
 };
 
 enum { BODY_MODEL = 0, BODY_STREAM = 1 };
 
-extern const struct body_descriptor body_chat, body_completions, body_embeddings, body_responses, body_messages;
+extern const struct body_descriptor body_chat, body_completions, body_embeddings, body_responses, body_messages,
+    body_chat_query;
 
 /* For routes that pass bodies on unread: only finds the model. */
 extern const struct body_descriptor body_any;

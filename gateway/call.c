@@ -1,7 +1,9 @@
 #include "gateway/call.h"
 #include "gateway/admin.h"
+#include "gateway/chat.h"
 #include "gateway/depend.h"
 #include "gateway/multipart.h"
+#include "gateway/realtime.h"
 #include <stdlib.h>
 
 struct span call_header(const struct call *call, struct span name)
@@ -10,6 +12,23 @@ struct span call_header(const struct call *call, struct span name)
         if (span_eq(call->headers[i].name, name))
             return call->headers[i].value;
     return SPAN_NONE;
+}
+
+bool call_subprotocol(const struct call *call, size_t *cursor, struct span *protocol)
+{
+    /* The cursor is a header's index, and an offset in its value. */
+    size_t at = *cursor >> 32, offset = *cursor & UINT32_MAX;
+    for (; at < call->header_count; at++, offset = 0) {
+        struct span rest = span_skip(call->headers[at].value, offset);
+        if (!span_eq(call->headers[at].name, SPAN("sec-websocket-protocol")) || rest.len == 0)
+            continue;
+        const char *comma = memchr(rest.base, ',', rest.len);
+        rest.len = comma != NULL ? (size_t)(comma - rest.base) : rest.len;
+        *protocol = span_trim(rest);
+        *cursor = at << 32 | (offset + rest.len + 1);
+        return true;
+    }
+    return false;
 }
 
 void call_scan_body(struct call *call, const struct body_descriptor *descriptor)
@@ -95,8 +114,28 @@ void call_end_job(struct call *call)
         job->end(job);
 }
 
+struct call_target call_target(const struct call *call)
+{
+    if (call->chat != NULL)
+        return chat_target;
+    return (struct call_target){call->method, call->path, call->query};
+}
+
+void call_stream(struct call *call, const struct exchange_head *head, struct stream *stream)
+{
+    if (call->chat != NULL)
+        chat_stream(call, head, stream);
+    else
+        call->transport->stream(call, head, stream);
+}
+
 void call_run(struct call *call)
 {
+    const struct body_descriptor *body = call->route->route.body;
+    if (body != NULL && body->from_query && !chat_prepare(call))
+        return;
+    if (call->route->route.handle == handle_realtime)
+        realtime_prepare(call);
     static const depend_step steps[] = {
         [DEPEND_API_KEY] = depend_api_key, [DEPEND_VALIDATE] = depend_validate,   [DEPEND_LIMIT] = depend_limit,
         [DEPEND_CACHE] = depend_cache,     [DEPEND_ADMIN_KEY] = depend_admin_key,

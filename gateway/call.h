@@ -13,6 +13,7 @@
 
 struct call;
 struct call_limits;
+struct chat;
 struct completion;
 struct pool;
 struct stream;
@@ -82,8 +83,9 @@ struct call {
     struct call_limits *limits; /* what it has taken of limits; NULL: nothing */
     struct call_cache cache;
     struct call_job *job; /* NULL: none */
+    struct chat *chat;    /* of a call whose body weir has made from its query; NULL: any other */
 
-    struct span method, path, query; /* path as it goes to a backend; query without '?' */
+    struct span method, path, query; /* as they came, but for the path's aliases; query without '?' */
     struct span body, content_type;
     bool has_body;
     const struct header *headers; /* all of them, names in lower case */
@@ -93,6 +95,7 @@ struct call {
 
     char request_id[CALL_REQUEST_ID_MAX + 1];
     char trace_id[TRACE_ID_LEN + 1];
+    const char *socket;                  /* the request id of the WebSocket that it came by, for the log; NULL: none */
     struct span traceparent, tracestate; /* to send on */
 
     /* Facts of the body; see call_scan_body. */
@@ -101,13 +104,29 @@ struct call {
     struct json_error json_error;
     char model[CALL_MODEL_MAX];
     size_t model_len;
+    bool is_message;   /* a WebSocket's message, for limits that count those */
     bool model_unsure; /* a backend may see another model in the body than weir does */
 
     struct call_record record;
 };
 
+/* What a backend is asked. */
+struct call_target {
+    struct span method, path, query;
+};
+
+/* That of the call: its own method, path and query, unless weir asks in its own words. */
+struct call_target call_target(const struct call *call);
+
+/* Hands a backend's answer, or a stored one, to the transport, re-framed where the route wants that. The stream is
+ * subscribed to, or over, or cancelled when this returns, and the call may be gone. */
+void call_stream(struct call *call, const struct exchange_head *head, struct stream *stream);
+
 /* The value of a header by its lower-case name; the first, if there are several; empty if there is none. */
 struct span call_header(const struct call *call, struct span name);
+
+/* The items of Sec-WebSocket-Protocol (RFC 6455 §11.3.4) in order; *cursor starts at 0. False at the end. */
+bool call_subprotocol(const struct call *call, size_t *cursor, struct span *protocol);
 
 /* Scans the body as JSON, once. The model's name is decoded into call->model; a name that is too long or no valid
  * Unicode leaves it empty. */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <h2o.h>
 #include <jansson.h>
+#include <libwebsockets.h>
 #include <openssl/crypto.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -94,10 +95,12 @@ static void print_version(FILE *stream, struct argp_state *state)
 {
     (void)state;
     int yaml_major, yaml_minor, yaml_patch;
+    const char *sockets = lws_get_library_version(); /* with a '-' and, where it was built from git, the commit */
     yaml_get_version(&yaml_major, &yaml_minor, &yaml_patch);
     fprintf(stream, "weir %s\n", WEIR_VERSION);
-    fprintf(stream, "h2o %s, OpenSSL %s, libyaml %d.%d.%d, jansson %s\n", H2O_VERSION,
-            OpenSSL_version(OPENSSL_VERSION_STRING), yaml_major, yaml_minor, yaml_patch, jansson_version_str());
+    fprintf(stream, "h2o %s, OpenSSL %s, libyaml %d.%d.%d, jansson %s, libwebsockets %.*s\n", H2O_VERSION,
+            OpenSSL_version(OPENSSL_VERSION_STRING), yaml_major, yaml_minor, yaml_patch, jansson_version_str(),
+            (int)strcspn(sockets, "-"), sockets);
 }
 
 int cli_fail(const char *format, ...)

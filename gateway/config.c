@@ -35,6 +35,10 @@ static struct config *create(void)
     health_settings_init(&config->health);
     config->limit_memory = STORE_BYTES_DEFAULT;
     config->count_hits = true;
+    config->websocket.ping_us = 20 * SECOND;
+    config->websocket.max_message = 1 << 20;
+    config->websocket.generations = 16;
+    config->chat.history = 256 << 10;
     config->cache.max_bytes = (size_t)256 << 20;
     config->redis.timeout_us = 50000;
     return config;
@@ -143,6 +147,9 @@ static void destroy(struct config *config)
     free(config->admin.listen.address);
     free(config->trusted_proxies);
     free_list(config->cors.origins, config->cors.count);
+    free_list(config->websocket.origins, config->websocket.origin_count);
+    free(config->chat.model);
+    free(config->chat.system);
     free(config->file);
     free(config);
 }

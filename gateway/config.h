@@ -72,6 +72,7 @@ struct config_limit {
     char *message; /* stands in the 429's message in place of the limit; NULL: the limit */
     bool headers;  /* default true */
     enum limit_failure on_redis_failure;
+    bool per_message;   /* counts the messages of a client's WebSocket, not its requests */
     char **exempt_keys; /* names of configured keys */
     size_t exempt_key_count;
     struct config_network *exempt_networks;
@@ -88,7 +89,8 @@ struct config_route {
     char *depend_limit[DEPENDS_MAX];     /* parallel: for `limit:NAME` the name, else NULL */
     size_t depend_count;
     bool has_depends;
-    char *proxy; /* name of the backend that everything under the prefix goes to; NULL: none */
+    char *proxy;    /* name of the backend that everything under the prefix goes to; NULL: none */
+    bool query_key; /* the key may also come as ?api_key=: for clients that can set no header */
     bool has_timeouts;
     struct backend_timeouts timeouts; /* in place of the backends'; CONFIG_TIMEOUT_UNSET: those hold */
     int line;                         /* in the file, for messages */
@@ -131,6 +133,18 @@ struct config {
         bool opt_in;            /* mode: only what asks for it */
         uint64_t memory_ttl_us; /* with Redis: of the copies in memory; default 60 s, or ttl if that is less */
     } cache;
+    struct {
+        char **origins; /* that browsers may connect from; "*" stands for all; none: all */
+        size_t origin_count;
+        uint64_t ping_us;     /* default 20 s; 0: never */
+        size_t max_message;   /* bytes of a client's message; default 1 MiB */
+        unsigned generations; /* at once on one socket of /ws/chat; default 16 */
+    } websocket;
+    struct {
+        char *model;    /* where a message names none; NULL: it must */
+        char *system;   /* what conversations begin with; NULL: nothing */
+        size_t history; /* bytes of a conversation that the gateway keeps; default 256 KiB */
+    } chat;
     struct {
         bool on;
         struct redis_url url;

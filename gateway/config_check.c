@@ -198,6 +198,10 @@ static bool check_depends(const struct config_check_route *check)
         return config_check_route_fail(check, "is for admin keys and cannot be changed, expected another route");
     bool api_key = has_depend(route, DEPEND_API_KEY), open = has_depend(route, DEPEND_PUBLIC);
 
+    /* Elsewhere the query goes on to a backend, and the key with it. */
+    if (route->query_key && (known == NULL || known->methods != METHOD_GET))
+        return config_check_route_fail(check,
+                                       "may not have \"query_key\", expected it for /ws/chat and its like alone");
     if (!route->has_depends)
         return true;
     if (open && api_key)

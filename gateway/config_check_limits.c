@@ -62,6 +62,24 @@ static bool check_requests(const struct limit_check *check)
     return true;
 }
 
+/* Messages are counted where weir passes them on without looking into them. */
+static bool check_per_message(const struct limit_check *check)
+{
+    const struct config_limit *limit = check->limit;
+
+    if (!limit->per_message)
+        return true;
+    for (size_t i = 0; i < limit->count; i++) {
+        if (limit->limits[i].unit != LIMIT_REQUESTS)
+            return limit_fail(check, "counts tokens per message, expected a number of messages such as 100/minute");
+    }
+    if (limit->route_count != 1 || strcmp(limit->routes[0], "/v1/realtime") != 0)
+        return limit_fail(check, "is per message, which only one route has, expected routes: [/v1/realtime]");
+    if (limit->by == LIMIT_BY_USER)
+        return limit_fail(check, "is per message, which names no user, expected another \"by\"");
+    return true;
+}
+
 static bool check_exempt(const struct limit_check *check)
 {
     const struct config *config = check->config;
@@ -185,7 +203,7 @@ bool config_check_limits(const struct config *config, const char *file, struct c
 {
     for (size_t i = 0; i < config->limit_count; i++) {
         const struct limit_check check = {config, &config->limits[i], file, report};
-        if (!check_requests(&check) || !check_exempt(&check) || !check_routes(&check))
+        if (!check_requests(&check) || !check_per_message(&check) || !check_exempt(&check) || !check_routes(&check))
             return false;
     }
     for (size_t i = 0; i < route_count; i++) {

@@ -19,6 +19,8 @@ enum section {
     SECTION_LIMIT,     /* struct config_limit */
     SECTION_EXEMPT,    /* struct config_limit */
     SECTION_CACHE,     /* struct config */
+    SECTION_WEBSOCKET, /* struct config */
+    SECTION_CHAT,      /* struct config */
     SECTION_REDIS,     /* struct config */
     SECTION_ADMIN,     /* struct config */
     SECTION_ADMIN_KEY, /* struct fields_key */
@@ -99,6 +101,12 @@ bool fields_listen_address(struct yaml_reader *reader, const yaml_node_t *node, 
 bool fields_listen_tls(struct yaml_reader *reader, const yaml_node_t *node, void *listen);
 bool fields_trusted_proxies(struct yaml_reader *reader, const yaml_node_t *node, void *config);
 bool fields_cors(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+bool fields_websocket(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+bool fields_websocket_origins(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+bool fields_websocket_max_message(struct yaml_reader *reader, const yaml_node_t *node, void *bytes);
+bool fields_websocket_generations(struct yaml_reader *reader, const yaml_node_t *node, void *number);
+bool fields_chat(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+bool fields_chat_history(struct yaml_reader *reader, const yaml_node_t *node, void *bytes);
 bool fields_cors_origins(struct yaml_reader *reader, const yaml_node_t *node, void *config);
 
 bool fields_backends(struct yaml_reader *reader, const yaml_node_t *node, void *config);
@@ -148,6 +156,7 @@ bool fields_limit_list(struct yaml_reader *reader, const yaml_node_t *node, void
 bool fields_limit_by(struct yaml_reader *reader, const yaml_node_t *node, void *by);
 bool fields_limit_strategy(struct yaml_reader *reader, const yaml_node_t *node, void *strategy);
 bool fields_limit_routes(struct yaml_reader *reader, const yaml_node_t *node, void *limit);
+bool fields_limit_per(struct yaml_reader *reader, const yaml_node_t *node, void *per_message);
 bool fields_limit_failure(struct yaml_reader *reader, const yaml_node_t *node, void *failure);
 bool fields_limit_cost(struct yaml_reader *reader, const yaml_node_t *node, void *cost);
 bool fields_limit_message(struct yaml_reader *reader, const yaml_node_t *node, void *message);

@@ -190,7 +190,7 @@ static bool read_route(struct yaml_reader *reader, const yaml_node_t *node, void
         return false;
     if (route->path == NULL)
         return yaml_reader_fail_value(reader, node, "has no \"path\", expected such as /v1/chat/completions");
-    if (!route->has_depends && route->proxy == NULL && !route->has_timeouts)
+    if (!route->has_depends && route->proxy == NULL && !route->has_timeouts && !route->query_key)
         return yaml_reader_fail_value(reader, node,
                                       "says nothing about its path, expected \"depends\", \"proxy\" or \"timeouts\"");
     for (size_t i = 0; i + 1 < config->route_count; i++) {

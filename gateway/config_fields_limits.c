@@ -42,6 +42,17 @@ bool fields_limit_routes(struct yaml_reader *reader, const yaml_node_t *node, vo
     return fields_patterns(reader, node, &limit->routes, &limit->route_count, "every model route");
 }
 
+bool fields_limit_per(struct yaml_reader *reader, const yaml_node_t *node, void *per_message)
+{
+    static const struct fields_word words[] = {{"request", false}, {"message", false}};
+    size_t which;
+
+    if (!fields_word(reader, node, words, 2, &which))
+        return false;
+    *(bool *)per_message = which == 1;
+    return true;
+}
+
 bool fields_limit_failure(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
     static const struct fields_word words[] = {

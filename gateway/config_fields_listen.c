@@ -85,11 +85,16 @@ bool fields_trusted_proxies(struct yaml_reader *reader, const yaml_node_t *node,
     return fields_networks(reader, node, &config->trusted_proxies, &config->trusted_proxy_count);
 }
 
+struct origins {
+    char ***list;
+    size_t *count;
+};
+
 /* An origin as browsers send it (RFC 6454 §6.2), or "*". */
 static bool read_origin_item(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
-    struct config *config = target;
-    char **origin = config_append(&config->cors.origins, &config->cors.count, sizeof(*origin));
+    const struct origins *origins = target;
+    char **origin = config_append(origins->list, origins->count, sizeof(*origin));
 
     if (!fields_string(reader, node, origin))
         return false;
@@ -105,12 +110,61 @@ static bool read_origin_item(struct yaml_reader *reader, const yaml_node_t *node
     return true;
 }
 
+static bool read_origins(struct yaml_reader *reader, const yaml_node_t *node, char ***list, size_t *count)
+{
+    struct origins origins = {list, count};
+
+    return fields_items(reader, node, read_origin_item, &origins) &&
+           fields_not_empty(reader, node, *count, "at least one origin, or \"*\"");
+}
+
 bool fields_cors_origins(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
     struct config *config = target;
 
-    return fields_items(reader, node, read_origin_item, target) &&
-           fields_not_empty(reader, node, config->cors.count, "at least one origin, or \"*\"");
+    return read_origins(reader, node, &config->cors.origins, &config->cors.count);
+}
+
+bool fields_websocket_origins(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    struct config *config = target;
+
+    return read_origins(reader, node, &config->websocket.origins, &config->websocket.origin_count);
+}
+
+bool fields_websocket_max_message(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    return fields_size(reader, node, 1 << 10, 64 << 20, target);
+}
+
+static bool read_generations(struct yaml_reader *reader, const yaml_node_t *node, uint64_t *number)
+{
+    FIELDS_READ_VALUE(reader, node, value, config_value_number(&value, 1, 1000, number));
+}
+
+bool fields_websocket_generations(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    uint64_t number = 0;
+
+    if (!read_generations(reader, node, &number))
+        return false;
+    *(unsigned *)target = (unsigned)number;
+    return true;
+}
+
+bool fields_websocket(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    return fields_section(reader, node, SECTION_WEBSOCKET, target);
+}
+
+bool fields_chat_history(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    return fields_size(reader, node, 1 << 10, 16 << 20, target);
+}
+
+bool fields_chat(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    return fields_section(reader, node, SECTION_CHAT, target);
 }
 
 bool fields_cors(struct yaml_reader *reader, const yaml_node_t *node, void *target)

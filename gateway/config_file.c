@@ -177,6 +177,8 @@ struct field {
     {SECTION_TOP, "cache", fields_cache, 0},
     {SECTION_TOP, "redis", fields_redis, 0},
     {SECTION_TOP, "admin", fields_admin, 0},
+    {SECTION_TOP, "websocket", fields_websocket, 0},
+    {SECTION_TOP, "chat", fields_chat, 0},
 
     {SECTION_LISTEN, "address", fields_listen_address, offsetof(struct config_listen, address)},
     {SECTION_LISTEN, "tls", fields_listen_tls, 0},
@@ -238,12 +240,14 @@ struct field {
     {SECTION_ROUTE, "path", fields_string, offsetof(struct config_route, path)},
     {SECTION_ROUTE, "depends", fields_route_depends, 0},
     {SECTION_ROUTE, "proxy", fields_string, offsetof(struct config_route, proxy)},
+    {SECTION_ROUTE, "query_key", fields_bool, offsetof(struct config_route, query_key)},
     {SECTION_ROUTE, "timeouts", fields_route_timeouts, 0},
 
     {SECTION_LIMIT, "limit", fields_limit_list, 0},
     {SECTION_LIMIT, "by", fields_limit_by, offsetof(struct config_limit, by)},
     {SECTION_LIMIT, "strategy", fields_limit_strategy, offsetof(struct config_limit, strategy)},
     {SECTION_LIMIT, "routes", fields_limit_routes, 0},
+    {SECTION_LIMIT, "per", fields_limit_per, offsetof(struct config_limit, per_message)},
     {SECTION_LIMIT, "cost", fields_limit_cost, offsetof(struct config_limit, cost)},
     {SECTION_LIMIT, "message", fields_limit_message, offsetof(struct config_limit, message)},
     {SECTION_LIMIT, "headers", fields_bool, offsetof(struct config_limit, headers)},
@@ -269,6 +273,14 @@ struct field {
     {SECTION_ADMIN_KEY, "name", fields_key_name, 0},
     {SECTION_ADMIN_KEY, "key", fields_key_key, 0},
     {SECTION_ADMIN_KEY, "hash", fields_key_hash, 0},
+
+    {SECTION_WEBSOCKET, "origins", fields_websocket_origins, 0},
+    {SECTION_WEBSOCKET, "ping", read_duration, offsetof(struct config, websocket.ping_us)},
+    {SECTION_WEBSOCKET, "max_message", fields_websocket_max_message, offsetof(struct config, websocket.max_message)},
+    {SECTION_WEBSOCKET, "generations", fields_websocket_generations, offsetof(struct config, websocket.generations)},
+    {SECTION_CHAT, "model", fields_string, offsetof(struct config, chat.model)},
+    {SECTION_CHAT, "system", fields_string, offsetof(struct config, chat.system)},
+    {SECTION_CHAT, "history", fields_chat_history, offsetof(struct config, chat.history)},
 };
 
 static bool unknown_key(struct yaml_reader *reader, const yaml_node_t *node, const char *key, enum section section)

@@ -1,7 +1,10 @@
 #include "base/clock.h"
 #include "base/digest.h"
+#include "base/query.h"
 #include "gateway/depend.h"
 #include <stdio.h>
+
+#define QUERY_KEY_MAX 520 /* a configured key has at most 512 bytes */
 
 static enum depend_result refuse(struct call *call, int status, const char *code, const char *message)
 {
@@ -12,6 +15,17 @@ static enum depend_result refuse(struct call *call, int status, const char *code
     return DEPEND_REFUSED;
 }
 
+/* What a browser can send with a WebSocket, as OpenAI's clients do: a subprotocol that holds the key. */
+static struct span credential_of_websocket(const struct call *call)
+{
+    static const struct span prefix = SPAN("openai-insecure-api-key.");
+    struct span protocol;
+    for (size_t cursor = 0; call_subprotocol(call, &cursor, &protocol);)
+        if (span_starts(protocol, prefix))
+            return span_skip(protocol, prefix.len);
+    return SPAN_NONE;
+}
+
 /* In the order in which clients are likely to mean it. */
 struct span depend_credential(const struct call *call)
 {
@@ -19,14 +33,42 @@ struct span depend_credential(const struct call *call)
     if (value.len > 7 && span_ieq((struct span){value.base, 7}, SPAN("bearer ")))
         return span_trim(span_skip(value, 7));
     value = call_header(call, SPAN("x-api-key"));
-    return value.len != 0 ? value : call_header(call, SPAN("api-key"));
+    if (value.len == 0)
+        value = call_header(call, SPAN("api-key"));
+    return value;
+}
+
+/* As depend_credential, and in the ways that are left to browsers. `memory` is for one that must be decoded. */
+static struct span credential(const struct call *call, struct strbuf *memory)
+{
+    struct span value = depend_credential(call);
+    if (value.len == 0)
+        value = credential_of_websocket(call);
+    if (value.len == 0 && call->route->query_key && query_value(call->query, SPAN("api_key"), memory))
+        value = strbuf_span(memory);
+    return value;
+}
+
+static bool is_expired(const struct identity *identity)
+{
+    return identity->expires != 0 && (int64_t)(clock_wall_us() / 1000000) >= identity->expires;
+}
+
+static enum depend_result refuse_expired(struct call *call)
+{
+    return refuse(call, 401, "invalid_api_key", "This API key has expired.");
 }
 
 enum depend_result depend_api_key(struct call *call)
 {
     if (call->site->config->key_count == 0)
         return DEPEND_NEXT;
-    struct span key = depend_credential(call);
+    if (call->identity != NULL) /* of the WebSocket that it came by: known, but time goes on */
+        return is_expired(call->identity) ? refuse_expired(call) : DEPEND_NEXT;
+    char decoded[QUERY_KEY_MAX];
+    struct strbuf memory;
+    strbuf_init_fixed(&memory, decoded, sizeof(decoded));
+    struct span key = credential(call, &memory);
     if (key.len == 0)
         return refuse(call, 401, NULL,
                       "You didn't provide an API key. Send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.");
@@ -35,8 +77,8 @@ enum depend_result depend_api_key(struct call *call)
     struct identity *identity = site_identity_find(call->site, hash);
     if (identity == NULL)
         return refuse(call, 401, "invalid_api_key", "Incorrect API key provided.");
-    if (identity->expires != 0 && (int64_t)(clock_wall_us() / 1000000) >= identity->expires)
-        return refuse(call, 401, "invalid_api_key", "This API key has expired.");
+    if (is_expired(identity))
+        return refuse_expired(call);
     call->identity = identity_retain(identity);
     if (!identity_may_use_route(identity, call->route->route.path))
         return refuse(call, 403, "route_not_allowed", "This API key may not use this route.");

@@ -1,4 +1,5 @@
 #include "base/strbuf.h"
+#include "gateway/chat.h"
 #include "gateway/depend.h"
 #include <stdio.h>
 
@@ -28,6 +29,8 @@ enum depend_result depend_validate(struct call *call)
     char message[200], detail[256];
     if (body == NULL)
         return DEPEND_NEXT;
+    if (chat_refused(call))
+        return DEPEND_REFUSED;
     if (!is_json_type(call->content_type))
         return refuse(call, 415, "content_type", NULL,
                       "The request body must be JSON: send Content-Type: application/json.", NULL);

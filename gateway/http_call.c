@@ -1,6 +1,7 @@
 #include "gateway/http_call.h"
 #include "base/clock.h"
 #include "gateway/answer_cache.h"
+#include "gateway/chat.h"
 #include "gateway/limit.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
@@ -13,6 +14,11 @@ static const struct call_transport transport = {
 
 static void on_gone(struct connection_watch *watch);
 static void on_dispose(void *ptr);
+
+struct http_call *http_call_of(struct call *call)
+{
+    return call->transport == &transport ? H2O_STRUCT_FROM_MEMBER(struct http_call, call, call) : NULL;
+}
 
 /* Answers what needs no route: preflights and paths and methods that do not exist. True if it did. */
 static bool answered_early(struct http_call *http)
@@ -105,6 +111,7 @@ static void on_dispose(void *ptr)
     limit_settle(call);
     telemetry_call_done(call);
     answer_cache_end(call);
+    chat_end(call);
     metric_add(worker->telemetry.requests_in_flight, -1);
     if (http->counted_stream)
         metric_add(worker->telemetry.streams_in_flight, -1);

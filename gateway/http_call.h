@@ -40,6 +40,9 @@ struct http_call {
     bool cors_vary;
 };
 
+/* The call's own, if it came by HTTP; NULL if it came by something else. */
+struct http_call *http_call_of(struct call *call);
+
 /* Makes `host` answer all paths by weir. */
 void http_call_register(h2o_hostconf_t *host);
 

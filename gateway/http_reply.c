@@ -14,6 +14,7 @@ const char *http_reason(int status)
         int status;
         const char *reason;
     } reasons[] = {
+        {101, "Switching Protocols"},
         {200, "OK"},
         {201, "Created"},
         {202, "Accepted"},
@@ -35,6 +36,7 @@ const char *http_reason(int status)
         {415, "Unsupported Media Type"},
         {417, "Expectation Failed"},
         {422, "Unprocessable Content"},
+        {426, "Upgrade Required"},
         {429, "Too Many Requests"},
         {431, "Request Header Fields Too Large"},
         {499, "Client Closed Request"},
@@ -109,7 +111,8 @@ static void send_whole(struct http_call *http, int status, struct span content_t
     h2o_req_t *req = http->req;
     req->res.status = status;
     req->res.reason = http_reason(status);
-    req->res.content_length = status != 304 ? body.len : SIZE_MAX; /* RFC 9110 §8.6: else it were that of a 200 */
+    /* RFC 9110 §8.6: a 204 has none, a 304's were that of a 200. */
+    req->res.content_length = status != 204 && status != 304 ? body.len : SIZE_MAX;
     if (content_type.len != 0)
         http_reply_header(http, SPAN("content-type"), content_type);
     http_reply_common_headers(http);

@@ -303,8 +303,10 @@ void http_stream_fail(struct http_call *http, const struct dialect_error *error)
     if (http->phase == HTTP_ENDED || http->stalled)
         return;
     struct strbuf event;
+    struct dialect_error named = *error;
+    named.request_id = http->call.request_id;
     strbuf_init(&event, ERROR_EVENT_MAX);
-    dialect_error_event(dialect_get(http->call.route->route.dialect), error, http->events_seen, &event);
+    dialect_error_event(dialect_get(http->call.route->route.dialect), &named, http->events_seen, &event);
     h2o_iovec_t out = h2o_strdup(&http->req->pool, event.base, event.len);
     strbuf_dispose(&event);
     if (http->sending) {

@@ -156,15 +156,15 @@ void limit_gather(struct limit_decision *decision, struct call *call, bool commo
     if (call->route->route.body != NULL)
         decision->prompt_guess = call->body.len / BYTES_PER_TOKEN;
     const struct config *config = call->site->config;
-    const struct config_key *own =
-        call->identity != NULL && call->identity->key != NULL && call->identity->key->limit_count != 0
-            ? call->identity->key
-            : NULL;
+    const struct config_key *own = !call->is_message && call->identity != NULL && call->identity->key != NULL &&
+                                           call->identity->key->limit_count != 0
+                                       ? call->identity->key
+                                       : NULL;
     bool by_key = false;
     for (size_t i = 0; i < config->limit_count; i++) {
         const struct config_limit *limit = &config->limits[i];
-        if ((only != NULL && strcmp(limit->name, only) != 0) || is_exempt(call, limit) ||
-            !config_limit_applies(limit, call->route->route.path))
+        if ((only != NULL && strcmp(limit->name, only) != 0) || limit->per_message != call->is_message ||
+            is_exempt(call, limit) || !config_limit_applies(limit, call->route->route.path))
             continue;
         if (limit->by == LIMIT_BY_API_KEY && own != NULL)
             by_key = true;
@@ -186,6 +186,8 @@ void limit_places(const struct call *call, bool common, struct limit_places *pla
     const struct key_secret *secret = common ? NULL : &call->worker->server->limit_secret;
     struct span parts[] = {SPAN("max_streams"), key != NULL ? span_of(key->name) : SPAN_NONE};
     places->count = 0;
+    if (call->is_message) /* its socket has them */
+        return;
     if (key != NULL && key->max_streams != 0 && (limits == NULL || !limits->leased[0])) {
         places->which[places->count] = 0;
         places->places[places->count++] = (struct redis_place){key_make(secret, parts, 2), key->max_streams};

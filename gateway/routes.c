@@ -1,8 +1,11 @@
 #include "gateway/routes.h"
 #include "gateway/admin.h"
+#include "gateway/chat.h"
 #include "gateway/handle_meta.h"
 #include "gateway/handle_model.h"
 #include "gateway/handle_models.h"
+#include "gateway/realtime.h"
+#include "gateway/ws_chat.h"
 
 #define PUBLIC                                                                                                         \
     {                                                                                                                  \
@@ -55,7 +58,12 @@ const struct route routes[] = {
     PASSED("/v1/batches/*", "batches"),
     PASSED("/v1/moderations/*", "moderation"),
     PASSED("/v1/rerank/*", "reranking"),
+    {P("/chat"), METHOD_GET, DIALECT_EVENTS, &body_chat_query, CHECKED, handle_chat,
+     "a chat model's answer for a browser's EventSource"},
+    {P("/v1/realtime"), METHOD_GET, DIALECT_NONE, NULL, METERED, handle_realtime,
+     "the Realtime API of a backend, over a WebSocket"},
     {P("/v1/models"), READ, DIALECT_NONE, NULL, KEYED, handle_models, "the models that the key may use"},
+    {P("/ws/chat"), METHOD_GET, DIALECT_NONE, NULL, KEYED, handle_ws_chat, "a conversation over a WebSocket"},
     {P("/"), READ, DIALECT_NONE, NULL, PUBLIC, handle_index, "pointers"},
     {P("/livez"), READ, DIALECT_NONE, NULL, PUBLIC, handle_livez, "200 while the process lives"},
     {P("/readyz"), READ, DIALECT_NONE, NULL, PUBLIC, handle_readyz, "200 while requests are welcome"},

@@ -32,12 +32,14 @@ static void add_configured(struct site *site, const struct config_route *configu
         return;
     }
     for (size_t i = 0; i < site->route_count; i++) {
-        if (!span_eq(site->routes[i].route.path, span_of(configured->path)))
+        struct site_route *route = &site->routes[i];
+        if (!span_eq(route->route.path, span_of(configured->path)))
             continue;
+        route->query_key = configured->query_key;
         if (configured->has_depends)
-            set_depends(&site->routes[i], configured->depends, configured->depend_limit, configured->depend_count);
+            set_depends(route, configured->depends, configured->depend_limit, configured->depend_count);
         if (configured->has_timeouts)
-            site->routes[i].timeouts = &configured->timeouts;
+            route->timeouts = &configured->timeouts;
     }
 }
 

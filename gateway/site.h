@@ -16,6 +16,7 @@ struct site_route {
     size_t depend_count;
     const char *proxy;                       /* the backend that takes everything; NULL: chosen by model */
     const struct backend_timeouts *timeouts; /* what is not CONFIG_TIMEOUT_UNSET holds; NULL: the backends' own */
+    bool query_key;                          /* the key may also come as ?api_key= */
 };
 
 struct site {

@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "gateway/worker.h"
+#include "gateway/ws_bridge.h"
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <stdio.h>
@@ -35,6 +36,10 @@ enum family {
     RETRIES,
     RETRIES_REFUSED,
     QUEUED,
+    WEBSOCKETS,
+    WEBSOCKET_MESSAGES,
+    WEBSOCKET_BYTES,
+    WEBSOCKET_CLOSES,
     FAMILIES,
 };
 
@@ -112,6 +117,19 @@ static const struct metric_family families[FAMILIES] = {
                 .type = METRIC_HISTOGRAM,
                 .labels = {"result"},
                 BUCKETS(token_buckets)},
+    [WEBSOCKETS] = {.name = "weir_websockets", .help = "Open WebSockets.", .type = METRIC_GAUGE, .labels = {"route"}},
+    [WEBSOCKET_MESSAGES] = {.name = "weir_websocket_messages_total",
+                            .help = "Messages from (in) and to (out) clients.",
+                            .type = METRIC_COUNTER,
+                            .labels = {"route", "direction"}},
+    [WEBSOCKET_BYTES] = {.name = "weir_websocket_bytes_total",
+                         .help = "Bytes of those messages.",
+                         .type = METRIC_COUNTER,
+                         .labels = {"route", "direction"}},
+    [WEBSOCKET_CLOSES] = {.name = "weir_websocket_closes_total",
+                          .help = "WebSockets that ended, by close code (1006: without a close frame).",
+                          .type = METRIC_COUNTER,
+                          .labels = {"route", "code"}},
 };
 
 void telemetry_init(struct telemetry *telemetry)
@@ -248,6 +266,7 @@ static void log_call(struct call *call, uint64_t duration_us)
     struct log_line line;
     log_begin(&line, level, "request");
     log_str(&line, "request_id", span_of(call->request_id));
+    log_str(&line, "socket", span_of(call->socket));
     log_str(&line, "trace_id", span_of(call->trace_id));
     log_client(&line, &call->client);
     log_str(&line, "key", call->identity != NULL ? span_of(call->identity->name) : SPAN_NONE);
@@ -302,6 +321,68 @@ void telemetry_bad_request(struct worker *worker, int status, const char *reques
     log_int(&line, "status", status);
     log_str(&line, "end", SPAN("refused"));
     log_str(&line, "refusal", SPAN("malformed"));
+    log_end(&line);
+}
+
+void telemetry_websocket_opened(const struct ws_session *session, struct metric_series **series)
+{
+    struct metrics_shard *shard = session->worker->telemetry.shard;
+    struct span route = session->route->route.path;
+    count(session->worker, WEBSOCKETS, &route, 1);
+    for (size_t i = 0; i < 2; i++) {
+        struct span labels[] = {route, i == 0 ? SPAN("in") : SPAN("out")};
+        series[2 * i] = metrics_series(shard, WEBSOCKET_MESSAGES, labels);
+        series[2 * i + 1] = metrics_series(shard, WEBSOCKET_BYTES, labels);
+    }
+}
+
+void telemetry_websocket_received(struct metric_series *const *series, bool last, size_t bytes)
+{
+    metric_add(series[0], last);
+    metric_add(series[1], (int64_t)bytes);
+}
+
+void telemetry_websocket_sent(struct metric_series *const *series, bool last, size_t bytes)
+{
+    metric_add(series[2], last);
+    metric_add(series[3], (int64_t)bytes);
+}
+
+/* Of a client's own codes only their kind: it may send any. */
+static void code_label(unsigned code, char out[12])
+{
+    if (code < 3000)
+        snprintf(out, 12, "%u", code);
+    else
+        snprintf(out, 12, "%uxxx", code / 1000);
+}
+
+void telemetry_websocket_closed(const struct ws_session *session, const struct telemetry_websocket *facts)
+{
+    struct worker *worker = session->worker;
+    struct span route = session->route->route.path;
+    char code[12];
+    code_label(facts->code, code);
+    count(worker, WEBSOCKETS, &route, -1);
+    struct span labels[] = {route, span_of(code)};
+    count(worker, WEBSOCKET_CLOSES, labels, 1);
+    if (!log_enabled(LOG_INFO))
+        return;
+    struct log_line line;
+    log_begin(&line, LOG_INFO, "websocket");
+    log_str(&line, "request_id", span_of(session->request_id));
+    log_str(&line, "trace_id", span_of(session->trace_id));
+    log_client(&line, &session->client);
+    log_str(&line, "key", session->identity != NULL ? span_of(session->identity->name) : SPAN_NONE);
+    log_str(&line, "route", route);
+    log_int(&line, "code", facts->code);
+    log_str(&line, "reason", facts->reason);
+    log_str(&line, "closed_by", facts->by_client ? SPAN("client") : SPAN("gateway"));
+    log_int(&line, "messages_in", (int64_t)facts->messages[0]);
+    log_int(&line, "messages_out", (int64_t)facts->messages[1]);
+    log_int(&line, "bytes_in", (int64_t)facts->bytes[0]);
+    log_int(&line, "bytes_out", (int64_t)facts->bytes[1]);
+    log_ms(&line, "duration_ms", clock_us() - facts->opened_us);
     log_end(&line);
 }
 

@@ -50,6 +50,30 @@ void telemetry_call_done(struct call *call);
 /* A request that ended before it was one (malformed, too large). */
 void telemetry_bad_request(struct worker *worker, int status, const char *request_id);
 
+struct ws_session;
+
+/* What a WebSocket came to. */
+struct telemetry_websocket {
+    unsigned code; /* of the close, see ws_bridge.h */
+    struct span reason;
+    bool by_client;
+    uint64_t opened_us;
+    uint64_t messages[2], bytes[2]; /* from the client, to the client */
+};
+
+/* What each message counts in: messages and bytes, from the client and to it. */
+#define TELEMETRY_WEBSOCKET_SERIES 4
+
+/* A WebSocket is open: counts it, finds its series. */
+void telemetry_websocket_opened(const struct ws_session *session, struct metric_series **series);
+
+/* A piece of a message has come, or gone out; `last`: the message's last. */
+void telemetry_websocket_received(struct metric_series *const *series, bool last, size_t bytes);
+void telemetry_websocket_sent(struct metric_series *const *series, bool last, size_t bytes);
+
+/* It is over: counts it and writes its line. */
+void telemetry_websocket_closed(const struct ws_session *session, const struct telemetry_websocket *facts);
+
 /* Writes all metrics of all workers and of the process, in Prometheus' text format. */
 void telemetry_write(struct worker *const *workers, size_t count, struct fleet *fleet, struct strbuf *out);
 

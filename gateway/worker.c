@@ -3,6 +3,8 @@
 #include "base/log.h"
 #include "gateway/http_call.h"
 #include "gateway/limit.h"
+#include "gateway/ws_bridge.h"
+#include "gateway/ws_loop.h"
 #include "stream/stream.h"
 #include <errno.h>
 #include <h2o/http1.h>
@@ -63,6 +65,7 @@ struct worker *worker_create(struct server *server, unsigned index, struct site 
     sem_init(&worker->told, 0, 0);
     sem_init(&worker->go, 0, 0);
     h2o_linklist_init_anchor(&worker->calls);
+    h2o_linklist_init_anchor(&worker->ws_sessions);
     deadlines_init(&worker->deadlines);
     telemetry_init(&worker->telemetry);
     worker->keyer = cache_keyer_create();
@@ -321,6 +324,7 @@ static void on_order(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messa
             worker->draining_since_us = now;
             stop_listening(worker);
             h2o_context_request_shutdown(&worker->ctx);
+            ws_sessions_drain(worker);
         }
         if (worker->drain_by_us != 0)
             deadline_arm(&worker->deadlines, &worker->drain_step, now);
@@ -338,9 +342,10 @@ static void on_drain_step(struct deadline *deadline)
     }
     if (now >= worker->drain_by_us && worker->told_drained)
         connections_close_all(worker);
-    else if (now >= worker->drain_by_us)
+    else if (now >= worker->drain_by_us) {
         http_calls_abort(worker);
-    else
+        ws_sessions_close(worker);
+    } else
         connections_close_idle(worker, now >= worker->draining_since_us + GOAWAY_US);
     worker->told_drained = now >= worker->drain_by_us;
     deadline_arm(&worker->deadlines, &worker->drain_step, now + DRAIN_STEP_US);
@@ -368,10 +373,11 @@ static void serve(struct worker *worker)
          * waiting. */
         if (wait == 0 && !h2o_timeout_is_linked(&worker->due))
             h2o_timeout_link(loop, &worker->ctx.zero_timeout, &worker->due);
-        if (h2o_evloop_run(loop, wait) != 0 && errno != EINTR) {
+        if (h2o_evloop_run(loop, ws_loop_wait_ms(worker->ws_loop, wait)) != 0 && errno != EINTR) {
             log_text(LOG_ERROR, "the event loop failed: %s", strerror(errno));
             abort();
         }
+        ws_loop_run(worker->ws_loop);
     }
     stop_listening(worker);
     free(worker->listening);
@@ -386,6 +392,7 @@ static void dispose(struct worker *worker)
     worker->ended = true;
     pthread_mutex_unlock(&worker->lock);
     h2o_evloop_run(loop, 0); /* orders that came at the last moment: libh2o wants none left */
+    ws_loop_destroy(worker->ws_loop);
     connections_dispose(worker);
     redis_purge_watch_destroy(worker->purge_watch);
     redis_cache_close(worker->cache_redis);

@@ -18,6 +18,7 @@
 #include <semaphore.h>
 
 struct server;
+struct ws_loop;
 
 /* Shared by all workers; made before they start, destroyed after they ended. */
 struct server {
@@ -51,10 +52,12 @@ struct worker {
     struct deadlines deadlines;
     h2o_timeout_entry_t due; /* linked when a deadline is due */
     struct connections connections;
-    h2o_linklist_t calls;      /* of all requests in flight */
-    struct site *site;         /* counted; new calls use it */
-    struct pool *pool;         /* counted; likewise */
-    struct worker_pool *pools; /* all that live: it and those of running requests */
+    h2o_linklist_t calls;       /* of all requests in flight */
+    h2o_linklist_t ws_sessions; /* of all WebSockets */
+    struct ws_loop *ws_loop;    /* NULL: there was none yet */
+    struct site *site;          /* counted; new calls use it */
+    struct pool *pool;          /* counted; likewise */
+    struct worker_pool *pools;  /* all that live: it and those of running requests */
     struct telemetry telemetry;
     struct cache_keyer *keyer;
     struct redis_link *redis; /* NULL: there is none */

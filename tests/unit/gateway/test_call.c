@@ -64,6 +64,28 @@ START_TEST(headers_are_found_by_name)
 }
 END_TEST
 
+START_TEST(subprotocols_come_one_by_one)
+{
+    static const struct header headers[] = {{{"sec-websocket-protocol", 22}, {"a, b ,,c", 8}},
+                                            {{"accept", 6}, {"x", 1}},
+                                            {{"sec-websocket-protocol", 22}, {"", 0}},
+                                            {{"sec-websocket-protocol", 22}, {"key.K,", 6}}};
+    static const char *const wanted[] = {"a", "b", "", "c", "key.K"};
+    struct span found;
+    size_t cursor = 0, count = 0;
+    call.headers = headers;
+    call.header_count = COUNT(headers);
+    while (call_subprotocol(&call, &cursor, &found)) {
+        ck_assert_uint_lt(count, COUNT(wanted));
+        ck_assert(span_eq(found, span_of(wanted[count++])));
+    }
+    ck_assert_uint_eq(count, COUNT(wanted));
+    call.header_count = 0;
+    cursor = 0;
+    ck_assert(!call_subprotocol(&call, &cursor, &found));
+}
+END_TEST
+
 START_TEST(json_names_its_model)
 {
     char text[600], name[300];
@@ -331,6 +353,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, NULL);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, headers_are_found_by_name);
+    tcase_add_test(tests, subprotocols_come_one_by_one);
     tcase_add_test(tests, json_names_its_model);
     tcase_add_test(tests, a_body_is_scanned_once);
     tcase_add_test(tests, a_form_names_its_model);

@@ -92,7 +92,7 @@ START_TEST(the_file_of_init_works_with_everything_in_use)
     ck_assert_uint_eq(config->listen_count, 3);
     ck_assert_uint_eq(config->backend_count, 3);
     ck_assert_uint_eq(config->key_count, 2);
-    ck_assert_uint_eq(config->route_count, 3);
+    ck_assert_uint_eq(config->route_count, 4);
     ck_assert_uint_eq(config->routes[0].depend_count, 4);
     ck_assert_uint_eq(config->limit_count, 3);
     ck_assert_uint_eq(config->limits[1].exempt_key_count, 1);

@@ -112,7 +112,8 @@ struct bad {
 #define TOP_FIELDS                                                                                                     \
     "listen, trusted_proxies, max_body, cors, backends, balance, health, retries, queue, models, keys, open, "         \
     "supervise, routes, workers, log_level, log_format, drain_timeout, sse_ping, early_head, send_timeout, "           \
-    "request_timeout, limits, limit_memory, count_hits, max_streams, cache, redis, admin"
+    "request_timeout, limits, limit_memory, count_hits, max_streams, cache, redis, admin, websocket, "                 \
+    "chat"
 
 static const struct bad bad_yaml[] = {
     YAML("- a\n", "weir.yaml:1: the file is a list, expected a mapping (\"key: value\")"),
@@ -254,6 +255,18 @@ static const struct bad bad_yaml[] = {
          "weir.yaml:1: \"trusted_proxies[0]\" is \"fd00::/129\", expected a prefix length from 0 to 128"),
     YAML("trusted_proxies: [10.0.0.0/8, lan]\n", "weir.yaml:1: \"trusted_proxies[1]\" is \"lan\", expected a network "
                                                  "such as 10.0.0.0/8 or fd00::/8, or an address"),
+    YAML("websocket: {origins: []}\n",
+         "weir.yaml:1: \"websocket.origins\" is empty, expected at least one origin, or \"*\""),
+    YAML("websocket: {ping: 20}\n",
+         "weir.yaml:1: \"websocket.ping\" is \"20\", expected a duration such as 300ms, 15s, 10m, 1h or 1d"),
+    YAML("websocket: {generations: 0}\n",
+         "weir.yaml:1: \"websocket.generations\" is \"0\", expected a number from 1 to 1000"),
+    YAML("websocket: {max_message: 1}\n",
+         "weir.yaml:1: \"websocket.max_message\" is \"1\", expected a size from 1KiB to 64MiB"),
+    YAML("chat: {modle: x}\n", "weir.yaml:1: unknown key \"modle\" in \"chat\"; did you mean \"model\"?"),
+    YAML("routes: [{path: /v1/models, query_key: true}]\n",
+         "weir.yaml:1: the route \"/v1/models\" may not have \"query_key\", expected it for /ws/chat and its like "
+         "alone"),
     YAML("cors: {}\n", "weir.yaml:1: \"cors\" has no \"origins\", expected a list of origins"),
     YAML("cors: {origins: []}\n", "weir.yaml:1: \"cors.origins\" is empty, expected at least one origin, or \"*\""),
     YAML("cors: {origins: [\"https://a/\"]}\n", "weir.yaml:1: \"cors.origins[0]\" is not an origin, expected such as "
@@ -466,9 +479,9 @@ static const struct bad bad_yaml[] = {
          "weir.yaml:2: \"limits.a\" has no \"limit\", expected such as 60/minute;1000/hour"),
     YAML("limits:\n  a:\n    limti: 1/minute\n",
          "weir.yaml:3: unknown key \"limti\" in \"limits.a\"; did you mean \"limit\"?"),
-    YAML("limits:\n  a:\n    something: 1\n",
-         "weir.yaml:3: unknown key \"something\" in \"limits.a\", expected one of limit, by, strategy, routes, cost, "
-         "message, headers, on_redis_failure, exempt"),
+    YAML("limits:\n  a:\n    something: 1\n", "weir.yaml:3: unknown key \"something\" in \"limits.a\", expected one of "
+                                              "limit, by, strategy, routes, per, cost, "
+                                              "message, headers, on_redis_failure, exempt"),
     YAML(LIMIT "    on_redis_failure: open\n",
          "weir.yaml:4: \"limits.a.on_redis_failure\" is \"open\", expected memory or allow or deny"),
     YAML(LIMIT "    by: key\n",
@@ -1724,10 +1737,12 @@ START_TEST(knows_the_built_in_routes)
                                         "/v1/responses/*",
                                         "/v1/rerank/*",
                                         "/v1/models",
+                                        "/v1/realtime",
+                                        "/chat",
                                         "/livez",
                                         "/metrics",
                                         "/version"};
-    static const char *const unknown[] = {"", "/v1", "/v1/*", "/v1/rerank", "/v1/chat", "/livez/", "/chat", "livez"};
+    static const char *const unknown[] = {"", "/v1", "/v1/*", "/v1/rerank", "/v1/chat", "/livez/", "/chat/", "livez"};
 
     for (size_t i = 0; i < COUNT(known); i++)
         ck_assert_msg(config_route_known(span_of(known[i])), "%s", known[i]);
