@@ -25,8 +25,8 @@ if ! command -v node >/dev/null 2>&1 || ! command -v npm >/dev/null 2>&1; then
     node_packages="nodejs npm"
 fi
 # shellcheck disable=SC2086 # lists
-install_packages $BUILD_PACKAGES check clang clang-format valgrind python3 curl nghttp2-client openssl redis-server shellcheck \
-    $node_packages
+install_packages $BUILD_PACKAGES check clang clang-format valgrind python3 python3-websockets curl nghttp2-client openssl \
+    redis-server shellcheck $node_packages
 
 jobs=$(nproc)
 passed=0 failed=0 skipped=0
