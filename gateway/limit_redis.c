@@ -26,6 +26,16 @@ void limit_redis_stop(struct worker *worker)
     worker->limits = NULL;
 }
 
+/* Sends the round's question; false, with nothing changed, if it cannot be asked now. */
+static bool ask(struct call *call, struct limit_round *round, enum redis_failure *why)
+{
+    if (!redis_store_hit(call->worker->limits, &round->redis, why))
+        return false;
+    round->job.end = on_leave;
+    call->job = &round->job;
+    return true;
+}
+
 enum depend_result limit_decide_in_redis(struct call *call)
 {
     struct limit_decision decision;
@@ -47,13 +57,11 @@ enum depend_result limit_decide_in_redis(struct call *call)
     round->redis.question.place_count = places.count;
     round->redis.answers = round->answers;
     round->redis.on_answer = on_answer;
-    if (!redis_store_hit(call->worker->limits, &round->redis, &why)) {
+    if (!ask(call, round, &why)) {
         limit_round_free(round);
         telemetry_limit_fallback(call->worker, why);
         return limit_decide_in_memory(call, true);
     }
-    round->job.end = on_leave;
-    call->job = &round->job;
     return DEPEND_WAIT;
 }
 
@@ -64,6 +72,27 @@ static void on_leave(struct call_job *job)
     round->site = site_retain(round->call->site);
     round->worker = round->call->worker;
     round->call = NULL;
+}
+
+/* Whether what an earlier call gave back could have made room. Requests are given back for cache hits only. */
+static bool may_have_room(const struct call *call, const struct limit_round *round)
+{
+    const struct redis_verdict *verdict = &round->redis.verdict;
+    const struct config *config = call->site->config;
+    return verdict->place != REDIS_PLACES_MAX || round->asks[verdict->refused].limit->unit == LIMIT_TOKENS ||
+           (config->cache.on && !config->count_hits);
+}
+
+/* Redis reads the connections that are ready in no order that holds. What a client's last call gave back over one may
+ * lie there unread while the client's next question, over another, is answered; with the answer it has been read. So a
+ * refusal counts when it comes twice. */
+static bool ask_again(struct call *call, struct limit_round *round)
+{
+    enum redis_failure why;
+    if (round->asked_again || !may_have_room(call, round))
+        return false;
+    round->asked_again = true;
+    return ask(call, round, &why);
 }
 
 static enum depend_result conclude(struct call *call, struct limit_round *round, enum redis_failure why)
@@ -78,6 +107,8 @@ static enum depend_result conclude(struct call *call, struct limit_round *round,
     round->now_us = round->redis.answered_us;
     if (verdict->admitted)
         return limit_admit(call, round);
+    if (ask_again(call, round))
+        return DEPEND_WAIT;
     if (verdict->place != REDIS_PLACES_MAX)
         return limit_refuse_place(call, round);
     return limit_refuse(call, round, verdict->refused);

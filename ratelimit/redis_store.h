@@ -34,7 +34,7 @@ struct redis_hit {
     struct store_answer *answers;   /* room for one for each ask */
     /* Once, unless redis_store_hit said false, and never from within it. `why` other than REDIS_ANSWERED: nobody knows
      * whether it was admitted; what it took of places and reservations lapses, what it took of requests is lost. The
-     * owner may be freed in it unless the hit was admitted: then it has to be settled. */
+     * owner may be freed in it, or ask again, unless the hit was admitted: then it has to be settled. */
     void (*on_answer)(struct redis_hit *hit, enum redis_failure why);
     struct redis_verdict verdict; /* valid if answered */
     uint64_t answered_us;         /* the clock that the answers' times are in, as it was then */

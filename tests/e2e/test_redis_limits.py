@@ -100,6 +100,31 @@ def test_replicas_together_reserve_tokens(t):
     wait_until(lambda: status_of(weirs[1], max_tokens=900) == 200, "what was not used to be given back", 20)
 
 
+def test_a_refusal_does_not_overtake_what_was_given_back(t):
+    redis, fake = t.redis(), t.fake()
+    config = test_limits.KEYS.replace("alice, ", "alice, max_streams: 1, ") + "limits:\n" + \
+        "  a: { limit: 1000 tokens/hour, by: api_key }\n"
+    one, two = replicas(t, redis, 2, config, fake, timeout="8s")
+    alice, bob = test_limits.bearer(test_limits.ALICE), test_limits.bearer(test_limits.BOB)
+
+    def wait_in_flight(count):  # one more asks for metrics
+        wait_until(lambda: two.metric("^weir_requests_in_flight") == count + 1, "the request to wait for redis")
+    with one.connect() as first, two.connect() as other, two.connect() as second:
+        first.request("POST", CHAT, alice | {"x-fake": "delay_ms=1500"}, chat(False, max_tokens=800))
+        fake.wait_requests(1)
+        redis.freeze()
+        # Redis will find bob's question before what the first replica gives back, and alice's next together with it.
+        other.request("POST", CHAT, bob, chat(False))
+        wait_in_flight(1)
+        assert first.response().status == 200
+        second.request("POST", CHAT, alice, chat(False, max_tokens=800))
+        wait_in_flight(2)
+        redis.thaw()
+        assert second.response().status == 200
+        assert other.response().status == 200
+    assert one.metric("^weir_limit_fallbacks_total") + two.metric("^weir_limit_fallbacks_total") == 0
+
+
 @limit(120)
 def test_a_killed_replica_frees_its_streams_and_reservations(t):
     redis, fake = t.redis(), t.fake()
