@@ -93,10 +93,12 @@ def test_replicas_together_admit_what_the_limit_says(t):
 
 
 def test_replicas_together_reserve_tokens(t):
-    weirs = replicas(t, t.redis(), 2, "limits:\n  a: { limit: 1000 tokens/hour, by: constant }\n", t.fake())
+    fake = t.fake()
+    weirs = replicas(t, t.redis(), 2, "limits:\n  a: { limit: 1000 tokens/hour, by: constant }\n", fake)
     with weirs[0].connect() as wire:
         wire.request("POST", CHAT, {"x-fake": "delay_ms=60000"}, chat(False, max_tokens=600))
-        wait_until(lambda: status_of(weirs[1], max_tokens=500) == 429, "the other replica to know of the reservation")
+        fake.wait_requests(1)
+        assert status_of(weirs[1], max_tokens=500) == 429, "the other replica knows of the reservation"
     wait_until(lambda: status_of(weirs[1], max_tokens=900) == 200, "what was not used to be given back", 20)
 
 
