@@ -8,13 +8,12 @@ static void on_answer(struct redis_hit *hit, enum redis_failure why);
 
 void limit_redis_start(struct worker *worker)
 {
-    const struct config *config = worker->site->config;
     if (worker->redis == NULL || worker->server->limits == NULL)
         return;
     struct redis_store_settings settings = {.link = worker->redis,
                                             .deadlines = &worker->deadlines,
                                             .first_script = REDIS_SCRIPT_LIMIT_HIT,
-                                            .prefix = span_of(config->redis.prefix),
+                                            .prefix = span_of(worker->server->first->redis.prefix),
                                             .gateway = worker->server->gateway,
                                             .gateways = &worker->server->gateways};
     worker->limits = redis_store_create(&settings);

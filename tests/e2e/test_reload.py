@@ -102,3 +102,19 @@ def test_reloads_under_load_lose_nothing(t):
         wire.close()
     assert sum(fake.stats()["requests"] for fake in fakes) == 12 * 8
     assert all(fake.stats()["requests"] > 0 for fake in fakes)
+
+
+def test_limits_over_redis_outlive_the_configuration_that_brought_them(t):
+    redis = t.redis()
+    config = f"redis: {{ url: 'redis://127.0.0.1:{redis.port}', timeout: 1s, prefix: 'first:' }}\n"
+    weir = t.weir(t.fake(), config=config)
+    backends = (weir.scenario.dir / f"{weir.name}.yaml").read_text()
+    for n, (limits, statuses) in enumerate((("limits: { a: { limit: 2/hour, by: constant } }\n", [200, 200, 429]),
+                                            ("limits: { b: { limit: 1/hour, by: constant } }\n", [200, 429]),
+                                            ("limits: { b: { limit: 2/hour, by: constant } }\n", [200, 200, 429]))):
+        reload(weir, backends.replace("'first:'", f"'other{n}:'") + limits)
+        wait_until(lambda: weir.ask("GET", "/readyz").json()["redis"] == "up", "redis to be up")
+        assert [weir.ask("POST", CHAT, None, chat(False)).status for _ in statuses] == statuses, n
+    assert weir.metric("^weir_limit_fallbacks_total") == 0
+    keys = redis.ask("KEYS", "*")
+    assert keys and all(key.startswith(b"first:") for key in keys), keys
