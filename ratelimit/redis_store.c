@@ -160,6 +160,7 @@ bool redis_store_hit(struct redis_store *store, struct redis_hit *hit, enum redi
     memcpy(hit->question.id, &store->holder, 8);
     memcpy(hit->question.id + 8, &store->asked, 8);
     hit->_store = store;
+    hit->_adjusted = false;
     hit->_command = (struct redis_command){.on_reply = on_hit_reply};
     redis_wire_hit(&wire, store->settings.prefix, &hit->question, NULL);
     if (!run(store, &hit->_command, LIMIT_SCRIPT_HIT, &wire, why))
@@ -220,19 +221,22 @@ static void on_hit_reply(struct redis_command *command, const redisReply *reply,
 void redis_store_adjust(struct redis_store *store, struct redis_hit *hit, const int64_t *deltas)
 {
     struct redis_wire wire;
-    if (redis_wire_settle(&wire, store->settings.prefix, &hit->question, hit->answers, deltas, false, NULL))
+    if (redis_wire_settle(&wire, store->settings.prefix, &hit->question, hit->answers, deltas, false, NULL)) {
         send_note(store, LIMIT_SCRIPT_SETTLE, on_noted, &wire);
+        hit->_adjusted = true;
+    }
 }
 
 void redis_store_settle(struct redis_store *store, struct redis_hit *hit, const int64_t *deltas)
 {
     struct redis_wire wire;
     list_remove(hit);
-    if (!redis_wire_settle(&wire, store->settings.prefix, &hit->question, hit->answers, deltas, true, NULL))
-        return;
-    send_note(store, LIMIT_SCRIPT_SETTLE, on_noted, &wire);
+    bool any = redis_wire_settle(&wire, store->settings.prefix, &hit->question, hit->answers, deltas, true, NULL);
+    if (any)
+        send_note(store, LIMIT_SCRIPT_SETTLE, on_noted, &wire);
     /* The client, once it has its answer, may ask another worker or gateway, whose question goes another way. */
-    redis_link_flush(store->settings.link);
+    if (any || hit->_adjusted)
+        redis_link_flush(store->settings.link);
 }
 
 /* ---- signs of life ---- */

@@ -42,6 +42,7 @@ struct redis_hit {
     struct redis_store *_store;
     struct redis_hit *_next, *_prev; /* in a list of the store's */
     struct redis_list *_list;
+    bool _adjusted;    /* which may not have been written yet */
     uint64_t _due_us;  /* to be renewed */
     uint64_t _open_us; /* its reservations were last renewed */
 };
