@@ -188,8 +188,8 @@ static void purge(struct call *call, const struct redis_purge_target *target)
         memcpy(job->strings, target->scope_name.base, target->scope_name.len);
     if (target->model.len != 0)
         memcpy(job->strings + target->scope_name.len, target->model.base, target->model.len);
-    if (!redis_purge_send(&job->purge, worker->redis, span_of(config->redis.prefix), &worker->server->purge_origin,
-                          target, config->cache.ttl_us, &why)) {
+    if (!redis_purge_send(&job->purge, worker->redis, span_of(worker->server->first->redis.prefix),
+                          &worker->server->purge_origin, target, config->cache.ttl_us, &why)) {
         free(job);
         refuse_half_done(call, purge_memory(call, target));
         return;
