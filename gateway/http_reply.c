@@ -141,6 +141,15 @@ static void forget_head(struct http_call *http)
 void http_reply_answer(struct call *call, int status, struct span content_type, struct span body)
 {
     struct http_call *http = H2O_STRUCT_FROM_MEMBER(struct http_call, call, call);
+    if (http->phase != HTTP_WAITING) {
+        /* Committed to a stream by early_head, while a dependency waited. */
+        struct dialect_error error = {.status = 502,
+                                      .code = "no_stream",
+                                      .message = "The answer is no stream, and the gateway has begun one (early_head).",
+                                      .request_id = call->request_id};
+        http_stream_fail(http, &error);
+        return;
+    }
     if (status != 304)
         http_reply_header(http, SPAN("cache-control"), SPAN("no-store"));
     send_whole(http, status, content_type, pool_copy(http, body));

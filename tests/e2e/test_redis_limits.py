@@ -1,5 +1,6 @@
 """Limits over Redis: the same as in memory, counted together by all replicas, and what is left of them without it."""
 import concurrent.futures
+import signal
 import time
 
 import test_limits
@@ -301,3 +302,72 @@ def test_a_gateway_ends_while_redis_is_asked(t):
         redis.thaw()
         for wire in wires:
             wire.close()
+
+
+@smoke
+def test_limits_and_cache_wait_while_clients_leave_and_the_configuration_changes(t):
+    redis, fake = t.redis(), t.fake()
+
+    def config(limit):
+        return f"backends: [{{ name: fake, url: '{fake.url}' }}]\nmax_streams: 50\nearly_head: 50ms\ncache: {{ ttl: 10m }}\n" \
+            f"limits:\n  a: {{ limit: '{limit}/hour', by: constant, routes: [{CHAT}] }}\n"
+    weir = t.weir(config=config(1000) + settings(redis, timeout="8s"), args=["--drain-timeout", "200ms"])
+    path = weir.scenario.dir / f"{weir.name}.yaml"
+    wait_up(weir)
+
+    def ask_all():
+        wires = [weir.connect() for _ in range(12)]
+        for n, wire in enumerate(wires):
+            # Without a limit the second path waits for the cache at once.
+            wire.request("POST", (CHAT, "/v1/completions")[n // 2 % 2], None, chat(n % 2 == 0, prompt="x", seed=asked + n))
+        wait_until(lambda: weir.metric("^weir_requests_in_flight") >= 12, "the requests to wait")
+        time.sleep(0.2)  # early heads
+        return wires
+    asked = 0
+    for asked, limit_now in ((100, 900), (200, 800)):
+        redis.freeze()
+        wires = ask_all()
+        seen = weir.log().count("reload: the new configuration holds")
+        path.write_text(config(limit_now) + settings(redis, timeout="8s"))
+        weir.signal(signal.SIGHUP)
+        wait_until(lambda: weir.log().count("reload: the new configuration holds") > seen, "the reload")
+        for wire in wires[::3]:
+            wire.close()
+        wait_until(lambda: weir.metric("^weir_requests_in_flight") == 9, "some clients to be gone")  # one asks for metrics
+        redis.thaw()
+        for n, wire in enumerate(wires):
+            if n % 3 != 0:
+                answer = wire.response()
+                assert answer.status == 200 and (n % 2 or answer.body.endswith(b"[DONE]\n\n")), (n, answer)
+                wire.close()
+        assert weir.metric("^weir_limit_fallbacks_total") == 0
+        answer = weir.ask("POST", CHAT, None, chat(False, seed=asked + 99))
+        assert answer.header("x-ratelimit-limit") == str(limit_now), answer
+    asked = 300
+    redis.freeze()
+    wires = ask_all()
+    weir.stop()
+    redis.thaw()
+    for wire in wires:
+        wire.close()
+
+
+@smoke
+def test_an_early_head_before_an_answer_that_is_no_stream(t):
+    redis, fake = t.redis(), t.fake()
+    routes = "routes:\n  - { path: /v1/models, depends: [\"limit:a\"] }\n"
+    weir = t.weir(fake, config="early_head: 50ms\ncache: { ttl: 1h }\nlimits: { a: { limit: 1000/hour, by: constant } }\n"
+                  + routes + settings(redis, timeout="8s"))
+    wait_up(weir)
+    question = {"model": "fake-1", "input": "x", "stream": True}  # which embeddings are not
+    tag = {"if-none-match": [weir.ask("POST", "/v1/embeddings", None, question) for _ in range(2)][1].header("etag")}
+    assert weir.ask("POST", "/v1/embeddings", tag, question).status == 304
+    for request in (("GET", "/v1/models", None, '{"stream": true}'), ("POST", "/v1/embeddings", tag, question)):
+        redis.freeze()
+        with weir.connect() as wire:
+            wire.request(*request)
+            head = wire.head()
+            redis.thaw()
+            assert head.status == 200 and "event-stream" in head.header("content-type"), head
+            assert b"no stream" in b"".join(wire.pieces(head))
+    assert weir.ask("GET", "/v1/models").status == 200
