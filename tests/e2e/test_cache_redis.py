@@ -1,6 +1,7 @@
 """The response cache's second level: what gateways find of each other's answers, and what a Redis that is slow, gone or
 holds something strange makes of that (nothing but misses)."""
 import json
+import signal
 import threading
 import time
 
@@ -380,6 +381,19 @@ def test_a_full_redis_caches_nothing_and_harms_nobody(t):
         assert state(ask(one, chat(seed=n))) == "MISS" and state(ask(one, chat(seed=n))) == "HIT"
     wait_until(lambda: event(one, "not_written") == 5, "writes to have failed")
     assert state(ask(two)) == "HIT", "what is there can be read"
+
+
+def test_a_purge_after_a_reload_meets_what_was_stored(t):
+    _, fake, one, two = fleet(t, more=ADMINS)
+    stored(one)
+    path = one.scenario.dir / f"{one.name}.yaml"
+    path.write_text(path.read_text().replace("'shop:'", "'elsewhere:'"))
+    one.signal(signal.SIGHUP)
+    wait_until(lambda: "reload: redis stays as it was" in one.log(), "the reload")
+    wait_until(lambda: "reload: the new configuration holds" in one.log(), "the reload")
+    answer = purge(one, {"all": True})
+    assert answer.status == 200 and answer.json()["redis"] == "purged", answer
+    assert state(ask(two)) == "MISS"
 
 
 @smoke
