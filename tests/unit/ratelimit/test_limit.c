@@ -291,6 +291,7 @@ END_TEST
 int main(void)
 {
     TCase *tc = tcase_create("limit");
+    tcase_set_timeout(tc, 60);
     tcase_add_loop_test(tc, is_accepted, 0, (int)(sizeof(accepted) / sizeof(accepted[0])));
     tcase_add_test(tc, windows);
     tcase_add_loop_test(tc, is_refused, 0, (int)(sizeof(refused) / sizeof(refused[0])));
