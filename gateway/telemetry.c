@@ -429,14 +429,20 @@ static void write_one(struct strbuf *out, const char *name, const char *type, co
 
 static void write_cache_redis(struct worker *const *workers, size_t worker_count, struct strbuf *out)
 {
-    if (workers[0]->cache_redis == NULL)
+    struct redis_cache *stores[CONFIG_WORKERS_MAX];
+    size_t count = 0;
+    /* After a reload that turns the cache on each has its own as soon as it comes to it. */
+    for (size_t i = 0; i < worker_count; i++)
+        if ((stores[count] = workers[i]->cache_redis) != NULL)
+            count++;
+    if (count == 0)
         return;
     strbuf_puts(out, "# HELP weir_cache_redis_total What became of look-ups, writes and replays of answers in Redis.\n"
                      "# TYPE weir_cache_redis_total counter\n");
     for (int event = 0; event < REDIS_CACHE_EVENTS; event++) {
         uint64_t sum = 0;
-        for (size_t i = 0; i < worker_count; i++)
-            sum += redis_cache_count(workers[i]->cache_redis, (enum redis_cache_event)event);
+        for (size_t i = 0; i < count; i++)
+            sum += redis_cache_count(stores[i], (enum redis_cache_event)event);
         strbuf_printf(out, "weir_cache_redis_total{event=\"%s\"} %llu\n",
                       redis_cache_event_name((enum redis_cache_event)event), (unsigned long long)sum);
     }
@@ -494,7 +500,7 @@ static void write_stores(const struct server *server, struct strbuf *out)
         write_one(out, "weir_limit_overflows_total", "counter",
                   "Decisions on counts that clients share for lack of room.", counts.overflows);
     }
-    if (server->limits != NULL && server->workers[0]->site->config->redis.on)
+    if (server->limits != NULL && server->first->redis.on)
         write_one(out, "weir_limit_gateways", "gauge", "Gateways that share the limits in Redis, when last counted.",
                   atomic_load_explicit(&server->gateways, memory_order_relaxed));
     if (server->cache != NULL) {
@@ -516,7 +522,7 @@ void telemetry_write(struct worker *const *workers, size_t worker_count, struct 
     metrics_write(shards, worker_count, out);
     write_fleet(fleet, out);
     write_stores(workers[0]->server, out);
-    if (workers[0]->site->config->redis.on)
+    if (workers[0]->server->first->redis.on)
         redis_state_write(&workers[0]->server->redis, workers, worker_count, out);
     write_cache_redis(workers, worker_count, out);
     strbuf_printf(out,

@@ -31,12 +31,12 @@ struct server {
     bool supervised;
     struct listener *listeners;
     size_t listener_count;
-    struct store *limits; /* counts of limits and leases; NULL: there are none. A reload may make it */
+    struct store *_Atomic limits; /* counts of limits and leases; NULL: there are none. A reload may make it */
     struct key_secret limit_secret;
-    uint64_t gateway;           /* random: what tells this process from others that share a Redis */
-    atomic_uint gateways;       /* how many do, this one included, when last counted */
-    struct cache_memory *cache; /* NULL: off */
-    struct redis_state redis;   /* only with a Redis in the configuration */
+    uint64_t gateway;                   /* random: what tells this process from others that share a Redis */
+    atomic_uint gateways;               /* how many do, this one included, when last counted */
+    struct cache_memory *_Atomic cache; /* NULL: off; likewise */
+    struct redis_state redis;           /* only with a Redis in the configuration */
     struct redis_purge_origin purge_origin;
     atomic_bool ended;    /* all workers have */
     atomic_bool draining; /* no longer ready: set once */
@@ -62,10 +62,10 @@ struct worker {
     struct cache_keyer *keyer;
     struct redis_link *redis; /* NULL: there is none */
     struct redis_worker redis_worker;
-    struct redis_cache *cache_redis;       /* the cache's second level; NULL: there is none */
-    struct redis_purge_watch *purge_watch; /* of the whole process; NULL on other workers */
-    struct redis_store *limits;            /* those in Redis; NULL: there is none, or nothing to limit */
-    uint64_t completion_average;           /* tokens of an answer, for requests that do not say how many they want */
+    struct redis_cache *_Atomic cache_redis; /* the cache's second level; NULL: there is none; metrics read it */
+    struct redis_purge_watch *purge_watch;   /* of the whole process; NULL on other workers */
+    struct redis_store *limits;              /* those in Redis; NULL: there is none, or nothing to limit */
+    uint64_t completion_average;             /* tokens of an answer, for requests that do not say how many they want */
     h2o_multithread_receiver_t mailbox;
     pthread_mutex_t lock; /* guards `ended`: orders may come while the thread ends */
     bool ended;

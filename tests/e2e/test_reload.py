@@ -1,6 +1,8 @@
 """A new configuration while the gateway runs: SIGHUP."""
+import concurrent.futures
 import signal
 import ssl
+import threading
 
 from harness import chat, smoke, wait_until
 
@@ -118,3 +120,26 @@ def test_limits_over_redis_outlive_the_configuration_that_brought_them(t):
     assert weir.metric("^weir_limit_fallbacks_total") == 0
     keys = redis.ask("KEYS", "*")
     assert keys and all(key.startswith(b"first:") for key in keys), keys
+
+
+def test_metrics_can_be_read_while_limits_and_cache_come(t):
+    redis = t.redis()
+    config = f"redis: {{ url: 'redis://127.0.0.1:{redis.port}', timeout: 1s }}\n"
+    for _ in range(3):
+        weir = t.weir(t.fake(), config=config, args=["--workers", "8"])
+        before = (weir.scenario.dir / f"{weir.name}.yaml").read_text()
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            ended = threading.Event()
+
+            def read(weir=weir, ended=ended):
+                statuses = set()
+                while not ended.is_set():
+                    statuses.add(weir.ask("GET", "/metrics").status)
+                return statuses
+            runs = [pool.submit(read) for _ in range(2)]
+            reload(weir, before + "limits: { a: { limit: 1000/hour } }\ncache: { ttl: 1m }\n")
+            reload(weir, before + "limits: { a: { limit: 900/hour } }\ncache: { ttl: 2m }\n")
+            ended.set()
+            assert all(run.result() == {200} for run in runs)
+        wait_until(lambda weir=weir: weir.ask("POST", CHAT, None, chat()).header("x-ratelimit-limit") == "900", "the limit")
+        weir.stop()
