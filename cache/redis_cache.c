@@ -43,6 +43,11 @@ struct redis_cache *redis_cache_create(const struct redis_cache_settings *settin
     return store;
 }
 
+void redis_cache_set_ttl(struct redis_cache *store, uint64_t ttl_us)
+{
+    store->settings.ttl_us = ttl_us;
+}
+
 void redis_cache_close(struct redis_cache *store)
 {
     if (store == NULL)

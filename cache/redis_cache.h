@@ -51,6 +51,9 @@ enum redis_cache_event {
 /* A store over a link. */
 struct redis_cache *redis_cache_create(const struct redis_cache_settings *settings);
 
+/* Changes settings.ttl_us, for the lookups that start from now on and those under way. */
+void redis_cache_set_ttl(struct redis_cache *store, uint64_t ttl_us);
+
 /* Breaks off what is under way; the link may then go. Only the counts are left. NULL is fine for both. */
 void redis_cache_close(struct redis_cache *store);
 void redis_cache_destroy(struct redis_cache *store);

@@ -293,6 +293,8 @@ static void change_site(struct worker *worker, struct site *site)
     worker->site = site;
     if (worker->cache_redis == NULL)
         prepare_cache(worker);
+    else
+        redis_cache_set_ttl(worker->cache_redis, site->config->cache.ttl_us);
     if (worker->limits == NULL)
         limit_redis_start(worker);
     set_bounds(worker);

@@ -396,6 +396,19 @@ def test_a_purge_after_a_reload_meets_what_was_stored(t):
     assert state(ask(two)) == "MISS"
 
 
+def test_the_ttl_of_a_new_configuration_holds_for_answers_in_redis(t):
+    _, fake, one, two = fleet(t, "memory_ttl: 10ms")
+    stored(one)
+    path = two.scenario.dir / f"{two.name}.yaml"
+    assert state(ask(two)) == "HIT"
+    path.write_text(path.read_text().replace("ttl: 10m, ", "ttl: 1s, "))
+    time.sleep(2)
+    two.signal(signal.SIGHUP)
+    wait_until(lambda: "reload: the new configuration holds" in two.log(), "the reload")
+    wait_until(lambda: event(two, "expired") == 1 or state(ask(two)) == "MISS", "the answer to be too old")
+    assert event(two, "expired") == 1
+
+
 @smoke
 def test_clients_that_leave_while_redis_is_asked(t):
     redis, fake = t.redis(), t.fake()
