@@ -1,6 +1,7 @@
 #include "gateway/admin.h"
 #include "base/digest.h"
 #include "base/strbuf.h"
+#include "gateway/worker.h"
 #include <stdio.h>
 
 #define DETAIL_MAX 4096
@@ -32,9 +33,11 @@ enum depend_result depend_admin_key(struct call *call)
 {
     struct identity *admin = admin_find(call);
     if (admin == NULL) {
-        admin_refuse(call);
+        if (!depend_key_failed(call, SPAN("admin")))
+            admin_refuse(call);
         return DEPEND_REFUSED;
     }
+    security_event(call->worker, SECURITY_ADMIN, &call->client, call->route->route.path);
     call->identity = identity_retain(admin);
     return DEPEND_NEXT;
 }

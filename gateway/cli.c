@@ -1,5 +1,6 @@
 #include "gateway/cli.h"
 #include "gateway/ask.h"
+#include "gateway/crash.h"
 #include "gateway/notify.h"
 #include "gateway/server.h"
 #include "gateway/supervise.h"
@@ -201,6 +202,7 @@ static error_t parse_run_option(int option, char *value, struct argp_state *stat
 static int serve(const struct config_options *options, struct handover *handover)
 {
     char error[1024];
+    crash_hide_memory();
     struct config *config = config_load(options, getenv, error, sizeof(error));
     bool usable = config != NULL && config_tls_check(config, error, sizeof(error));
     if (usable && handover->role == HANDOVER_RUN && config->supervise)

@@ -23,6 +23,9 @@ static struct config *create(void)
         abort();
     atomic_init(&config->_refs, 1);
     config->max_body = 32 << 20;
+    config->body_memory = 1 << 30;
+    config->connections.max = 100000;
+    config->connections.per_address = 20000;
     unsigned processors = processors_usable();
     config->workers = processors < CONFIG_WORKERS_MAX ? processors : CONFIG_WORKERS_MAX;
     config->log_level = LOG_INFO;

@@ -124,6 +124,11 @@ struct config {
     bool count_hits;      /* whether a cache hit counts as a request; default true */
     unsigned max_streams; /* at once, all together; 0: no bound */
     struct {
+        unsigned max;         /* at once; default 100,000 */
+        unsigned per_address; /* of these, from one address or IPv6 /64; default 20,000 */
+    } connections;
+    size_t body_memory; /* for the bodies of all requests at once; default 1 GiB */
+    struct {
         bool on;
         uint64_t ttl_us;        /* above 0 where on */
         size_t max_bytes;       /* default 256 MiB */
@@ -217,6 +222,9 @@ bool config_parse_duration(struct span text, uint64_t *us);
 
 /* "512", "64KiB", "32MiB", "1GiB" (also KB, MB, GB: powers of ten) into bytes. */
 bool config_parse_size(struct span text, uint64_t *bytes);
+
+/* Whether the address is one of `trusted_proxies`. */
+bool config_is_trusted_proxy(const struct config *config, const struct in6_addr *address);
 
 /* Whether the address lies in the network. */
 bool config_network_contains(const struct config_network *network, const struct in6_addr *address);

@@ -320,14 +320,20 @@ static bool check_path(const struct config_check_route *check)
     return config_check_route_fail(check, "%s", message);
 }
 
+static bool check_bodies(const struct config *config, struct config_report *report)
+{
+    return config->body_memory >= config->max_body ||
+           config_fail(report, "\"body_memory\" is less than \"max_body\", expected at least as much");
+}
+
 bool config_check(const struct config *config, struct config_report *report)
 {
     const char *file = config->file;
     struct config_check_route check = {config, NULL, file, report};
 
-    if (!check_listen(config, report) || !check_admin(config, report) || !check_key_doubles(config, file, report) ||
-        !check_key_routes(config, file, report) || !config_check_limits(config, file, report) ||
-        !check_aliases(config, file, report))
+    if (!check_listen(config, report) || !check_admin(config, report) || !check_bodies(config, report) ||
+        !check_key_doubles(config, file, report) || !check_key_routes(config, file, report) ||
+        !config_check_limits(config, file, report) || !check_aliases(config, file, report))
         return false;
     for (size_t i = 0; i < config->route_count; i++) {
         check.route = &config->routes[i];

@@ -7,27 +7,28 @@
 
 /* Which mapping of the file a field stands in; each is read into the struct named here. */
 enum section {
-    SECTION_TOP,       /* struct config */
-    SECTION_LISTEN,    /* struct config_listen */
-    SECTION_TLS,       /* struct config_listen: "tls" of an address */
-    SECTION_CORS,      /* struct config */
-    SECTION_BACKEND,   /* struct backend_settings */
-    SECTION_UPSTREAM,  /* struct backend_settings: "tls" of a backend */
-    SECTION_TIMEOUTS,  /* struct backend_timeouts */
-    SECTION_KEY,       /* struct fields_key */
-    SECTION_ROUTE,     /* struct config_route */
-    SECTION_LIMIT,     /* struct config_limit */
-    SECTION_EXEMPT,    /* struct config_limit */
-    SECTION_CACHE,     /* struct config */
-    SECTION_WEBSOCKET, /* struct config */
-    SECTION_CHAT,      /* struct config */
-    SECTION_REDIS,     /* struct config */
-    SECTION_ADMIN,     /* struct config */
-    SECTION_ADMIN_KEY, /* struct fields_key */
-    SECTION_BALANCE,   /* struct fleet_settings */
-    SECTION_QUEUE,     /* struct fleet_settings */
-    SECTION_RETRIES,   /* struct retry_settings */
-    SECTION_HEALTH,    /* struct health_settings */
+    SECTION_TOP,         /* struct config */
+    SECTION_LISTEN,      /* struct config_listen */
+    SECTION_TLS,         /* struct config_listen: "tls" of an address */
+    SECTION_CORS,        /* struct config */
+    SECTION_BACKEND,     /* struct backend_settings */
+    SECTION_UPSTREAM,    /* struct backend_settings: "tls" of a backend */
+    SECTION_TIMEOUTS,    /* struct backend_timeouts */
+    SECTION_KEY,         /* struct fields_key */
+    SECTION_ROUTE,       /* struct config_route */
+    SECTION_LIMIT,       /* struct config_limit */
+    SECTION_EXEMPT,      /* struct config_limit */
+    SECTION_CACHE,       /* struct config */
+    SECTION_WEBSOCKET,   /* struct config */
+    SECTION_CHAT,        /* struct config */
+    SECTION_REDIS,       /* struct config */
+    SECTION_ADMIN,       /* struct config */
+    SECTION_ADMIN_KEY,   /* struct fields_key */
+    SECTION_BALANCE,     /* struct fleet_settings */
+    SECTION_QUEUE,       /* struct fleet_settings */
+    SECTION_RETRIES,     /* struct retry_settings */
+    SECTION_HEALTH,      /* struct health_settings */
+    SECTION_CONNECTIONS, /* struct config */
 };
 
 /* A key and the two ways to give it. */
@@ -96,6 +97,7 @@ bool fields_size(struct yaml_reader *reader, const yaml_node_t *node, uint64_t m
 bool fields_max_streams(struct yaml_reader *reader, const yaml_node_t *node, void *target);
 
 /* Readers of whole structs. */
+bool fields_connections(struct yaml_reader *reader, const yaml_node_t *node, void *config);
 bool fields_listen(struct yaml_reader *reader, const yaml_node_t *node, void *config);
 bool fields_listen_address(struct yaml_reader *reader, const yaml_node_t *node, void *listen_address);
 bool fields_listen_tls(struct yaml_reader *reader, const yaml_node_t *node, void *listen);

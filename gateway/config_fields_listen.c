@@ -167,6 +167,11 @@ bool fields_chat(struct yaml_reader *reader, const yaml_node_t *node, void *targ
     return fields_section(reader, node, SECTION_CHAT, target);
 }
 
+bool fields_connections(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    return fields_section(reader, node, SECTION_CONNECTIONS, target);
+}
+
 bool fields_cors(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
     const struct config *config = target;

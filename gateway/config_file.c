@@ -54,6 +54,11 @@ static bool read_max_body(struct yaml_reader *reader, const yaml_node_t *node, v
     return fields_size(reader, node, 1 << 10, 1 << 30, target);
 }
 
+static bool read_body_memory(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    return fields_size(reader, node, 1 << 20, (uint64_t)1 << 40, target);
+}
+
 static bool read_max_streams(struct yaml_reader *reader, const yaml_node_t *node, uint64_t *number)
 {
     FIELDS_READ_VALUE(reader, node, value, config_value_number(&value, 1, CONFIG_STREAMS_MAX, number));
@@ -151,6 +156,8 @@ struct field {
     {SECTION_TOP, "listen", fields_listen, 0},
     {SECTION_TOP, "trusted_proxies", fields_trusted_proxies, 0},
     {SECTION_TOP, "max_body", read_max_body, offsetof(struct config, max_body)},
+    {SECTION_TOP, "body_memory", read_body_memory, offsetof(struct config, body_memory)},
+    {SECTION_TOP, "connections", fields_connections, 0},
     {SECTION_TOP, "cors", fields_cors, 0},
     {SECTION_TOP, "backends", fields_backends, 0},
     {SECTION_TOP, "balance", fields_balance, offsetof(struct config, fleet)},
@@ -185,6 +192,9 @@ struct field {
     {SECTION_TLS, "cert", fields_string, offsetof(struct config_listen, tls_cert)},
     {SECTION_TLS, "key", fields_string, offsetof(struct config_listen, tls_key)},
     {SECTION_CORS, "origins", fields_cors_origins, 0},
+
+    {SECTION_CONNECTIONS, "max", fields_max_streams, offsetof(struct config, connections.max)},
+    {SECTION_CONNECTIONS, "per_address", fields_max_streams, offsetof(struct config, connections.per_address)},
 
     {SECTION_BACKEND, "name", fields_name, offsetof(struct backend_settings, name)},
     {SECTION_BACKEND, "url", fields_backend_url, 0},

@@ -289,6 +289,14 @@ bool config_network_contains(const struct config_network *network, const struct 
     return bits == 0 || (network->address.s6_addr[bytes] ^ address->s6_addr[bytes]) >> (8 - bits) == 0;
 }
 
+bool config_is_trusted_proxy(const struct config *config, const struct in6_addr *address)
+{
+    for (size_t i = 0; i < config->trusted_proxy_count; i++)
+        if (config_network_contains(&config->trusted_proxies[i], address))
+            return true;
+    return false;
+}
+
 bool config_value_url(const struct config_value *value, struct backend_settings *settings)
 {
     char why[256];

@@ -1,25 +1,45 @@
 #include "gateway/connection.h"
 #include "base/clock.h"
+#include "gateway/address.h"
+#include "gateway/http2_guard.h"
+#include "gateway/security.h"
 #include "gateway/worker.h"
 #include <errno.h>
 #include <h2o/http1.h>
 #include <h2o/http2.h>
+#include <linux/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#define HANDSHAKE_US 10000000 /* or request_timeout, if that is shorter */
+#define HANDSHAKES_AT_ONCE 4  /* each may take a millisecond */
+#define REQUESTS_AT_ONCE 16   /* of one connection, before others have their turn */
+#define SWEEP_US 100000
+#define CLOSING_US 5000000 /* for a client that does not take its GOAWAY */
 
 static const char preface[] = "PRI * HTTP/2"; /* RFC 9113 §3.4 */
 
 struct connection {
     h2o_linklist_t link;
+    h2o_linklist_t handshake_link;
     struct worker *worker;
     h2o_socket_t *sock;
     h2o_accept_ctx_t *accept_ctx;
     struct connection_watch *watch;
-    struct deadline first_bytes; /* until the protocol is known */
+    struct http2_guard *guard; /* of HTTP/2 only */
+    struct deadline timer;     /* until the protocol is known, and again while it is closed for flooding */
+    struct in6_addr peer;      /* as mapped IPv6; unspecified if it is a unix socket's or a trusted proxy's */
     struct timeval connected_at;
-    unsigned requests; /* in flight */
-    unsigned stalled;  /* of these */
+    h2o_socket_cb refused;  /* who read when its upload was refused; NULL: it was not */
+    size_t held;            /* bytes of unfinished requests, when last looked at */
+    uint64_t held_since_us; /* 0: nothing is held */
+    uint64_t acknowledged;  /* bytes that a client with no request had taken, */
+    uint64_t stuck_us;      /* since when it has taken no more; 0: it is not being written to */
+    uint64_t round;         /* of the loop, of which `in_round` speaks */
+    unsigned in_round;      /* requests */
+    unsigned requests;      /* in flight */
+    unsigned stalled;       /* of these */
     bool http2;
     bool served;     /* a request has come on it */
     bool registered; /* in the epoll set */
@@ -28,29 +48,95 @@ struct connection {
 
 /* In the order in which they fire. */
 static void on_first_bytes(h2o_socket_t *sock, const char *err);
-static void on_first_bytes_late(struct deadline *deadline);
+static void on_hello(h2o_socket_t *sock, const char *err);
+static void on_handshake_turn(struct deadline *deadline);
+static void on_handshake(h2o_socket_t *sock, const char *err);
+static void on_late(struct deadline *deadline);
 static void on_readable(h2o_socket_t *sock, const char *err);
 static void on_watch(h2o_socket_t *sock, const char *err);
+static void on_sweep(struct deadline *deadline);
 static void on_close(void *ctx);
+
+/* ---- who may connect ---- */
+
+static struct in6_addr peer_of(struct worker *worker, h2o_socket_t *sock)
+{
+    struct sockaddr_storage sa;
+    socklen_t len = h2o_socket_getpeername(sock, (struct sockaddr *)&sa);
+    struct in6_addr peer = address_of(len != 0 ? &sa : NULL);
+    /* A proxy stands for many clients. */
+    return config_is_trusted_proxy(worker->site->config, &peer) ? (struct in6_addr)IN6ADDR_ANY_INIT : peer;
+}
+
+/* Why a connection is refused; NULL: it is not, and has been counted. */
+static const char *find_refusal(struct worker *worker, const struct in6_addr *peer)
+{
+    static const char *const words[] = {
+        [CLIENTS_ADMITTED] = NULL, [CLIENTS_TOO_MANY] = "per_address", [CLIENTS_PENALTY] = "penalty"};
+    const struct config *config = worker->site->config;
+    struct server *server = worker->server;
+    if (atomic_fetch_add_explicit(&server->connections, 1, memory_order_relaxed) >= config->connections.max) {
+        atomic_fetch_sub_explicit(&server->connections, 1, memory_order_relaxed);
+        return "max";
+    }
+    enum clients_verdict verdict = clients_enter(server->clients, peer, config->connections.per_address, clock_us());
+    if (verdict != CLIENTS_ADMITTED)
+        atomic_fetch_sub_explicit(&server->connections, 1, memory_order_relaxed);
+    return words[verdict];
+}
 
 void connection_accept(struct worker *worker, h2o_socket_t *sock, h2o_accept_ctx_t *accept_ctx, bool admin)
 {
+    struct in6_addr peer = peer_of(worker, sock);
+    const char *refusal = find_refusal(worker, &peer);
+    if (refusal != NULL) {
+        telemetry_refused_connection(worker, refusal);
+        security_event(worker, SECURITY_CONNECTIONS, &peer, span_of(refusal));
+        h2o_socket_close(sock);
+        return;
+    }
     struct connection *connection = h2o_mem_alloc(sizeof(*connection));
-    *connection = (struct connection){.worker = worker, .sock = sock, .accept_ctx = accept_ctx, .admin = admin};
-    h2o_linklist_insert(&worker->connections.list, &connection->link);
-    worker->connections.count++;
+    *connection =
+        (struct connection){.worker = worker, .sock = sock, .accept_ctx = accept_ctx, .peer = peer, .admin = admin};
+    h2o_linklist_insert(&worker->connections.reading, &connection->link);
+    if (worker->connections.count++ == 0)
+        deadline_arm(&worker->deadlines, &worker->connections.sweep, clock_us() + SWEEP_US);
     metric_add(worker->telemetry.connections, 1);
     sock->on_close.cb = on_close;
     sock->on_close.data = connection;
-    if (accept_ctx->ssl_ctx != NULL) {
-        h2o_accept(accept_ctx, sock);
-        return;
-    }
     gettimeofday(&connection->connected_at, NULL);
-    connection->first_bytes.cb = on_first_bytes_late;
-    deadline_arm(&worker->deadlines, &connection->first_bytes, clock_us() + worker->site->config->request_timeout_us);
+    uint64_t patience = worker->site->config->request_timeout_us;
+    if (accept_ctx->ssl_ctx != NULL && patience > HANDSHAKE_US)
+        patience = HANDSHAKE_US;
+    connection->timer.cb = on_late;
+    deadline_arm(&worker->deadlines, &connection->timer, clock_us() + patience);
     sock->data = connection;
-    h2o_socket_read_start(sock, on_first_bytes);
+    h2o_socket_read_start(sock, accept_ctx->ssl_ctx != NULL ? on_hello : on_first_bytes);
+}
+
+static void on_late(struct deadline *deadline)
+{
+    struct connection *connection = H2O_STRUCT_FROM_MEMBER(struct connection, timer, deadline);
+    h2o_socket_close(connection->sock);
+}
+
+/* ---- which protocol ---- */
+
+/* The connection may be gone when it returns. */
+static void speak(struct connection *connection, bool http2)
+{
+    struct worker *worker = connection->worker;
+    h2o_accept_ctx_t *accept_ctx = connection->accept_ctx;
+    deadline_disarm(&worker->deadlines, &connection->timer);
+    connection->http2 = http2;
+    if (!http2) {
+        h2o_http1_accept(accept_ctx, connection->sock, connection->connected_at);
+    } else if (!worker->connections.serve_http2) {
+        h2o_socket_close(connection->sock);
+    } else {
+        connection->guard = http2_guard_create();
+        http2_guard_accept(connection->guard, accept_ctx, connection->sock, connection->connected_at);
+    }
 }
 
 /* libh2o tells the protocols apart only together with the Upgrade to h2c, which RFC 9113 has dropped. */
@@ -65,28 +151,65 @@ static void on_first_bytes(h2o_socket_t *sock, const char *err)
     bool may_be_http2 = memcmp(sock->input->bytes, preface, n) == 0;
     if (may_be_http2 && n < sizeof(preface) - 1)
         return;
-    deadline_disarm(&connection->worker->deadlines, &connection->first_bytes);
     h2o_socket_read_stop(sock);
-    connection->http2 = may_be_http2;
-    if (may_be_http2)
-        h2o_http2_accept(connection->accept_ctx, sock, connection->connected_at);
-    else
-        h2o_http1_accept(connection->accept_ctx, sock, connection->connected_at);
+    speak(connection, may_be_http2);
 }
 
-static void on_first_bytes_late(struct deadline *deadline)
+/* Handshakes are the dearest thing that a stranger can ask for: they queue, so that a flood of them delays newcomers
+ * and not the streams that run. */
+static void on_hello(h2o_socket_t *sock, const char *err)
 {
-    h2o_socket_close(H2O_STRUCT_FROM_MEMBER(struct connection, first_bytes, deadline)->sock);
+    struct connection *connection = sock->data;
+    struct worker *worker = connection->worker;
+    if (err != NULL) {
+        h2o_socket_close(sock);
+        return;
+    }
+    h2o_socket_read_stop(sock);
+    h2o_linklist_insert(&worker->connections.handshakes, &connection->handshake_link);
+    if (!deadline_armed(&worker->connections.handshake_turn))
+        deadline_arm(&worker->deadlines, &worker->connections.handshake_turn, clock_us());
+}
+
+static void on_handshake_turn(struct deadline *deadline)
+{
+    struct worker *worker = H2O_STRUCT_FROM_MEMBER(struct worker, connections.handshake_turn, deadline);
+    h2o_linklist_t *waiting = &worker->connections.handshakes;
+    for (int i = 0; i < HANDSHAKES_AT_ONCE && !h2o_linklist_is_empty(waiting); i++) {
+        struct connection *connection = H2O_STRUCT_FROM_MEMBER(struct connection, handshake_link, waiting->next);
+        h2o_linklist_unlink(&connection->handshake_link);
+        h2o_socket_ssl_handshake(connection->sock, connection->accept_ctx->ssl_ctx, NULL, on_handshake);
+    }
+    if (!h2o_linklist_is_empty(waiting))
+        deadline_arm(&worker->deadlines, deadline, clock_us());
+}
+
+static void on_handshake(h2o_socket_t *sock, const char *err)
+{
+    struct connection *connection = sock->on_close.data;
+    if (err != NULL) {
+        h2o_socket_close(sock);
+        return;
+    }
+    h2o_iovec_t protocol = h2o_socket_ssl_get_selected_protocol(sock);
+    speak(connection, h2o_memis(protocol.base, protocol.len, H2O_STRLIT("h2")));
 }
 
 static void on_close(void *ctx)
 {
     struct connection *connection = ctx;
     struct worker *worker = connection->worker;
-    deadline_disarm(&worker->deadlines, &connection->first_bytes);
+    deadline_disarm(&worker->deadlines, &connection->timer);
     h2o_linklist_unlink(&connection->link);
-    worker->connections.count--;
+    if (h2o_linklist_is_linked(&connection->handshake_link))
+        h2o_linklist_unlink(&connection->handshake_link);
+    if (--worker->connections.count == 0)
+        deadline_disarm(&worker->deadlines, &worker->connections.sweep);
     metric_add(worker->telemetry.connections, -1);
+    uploads_note(&worker->server->uploads, &connection->held, 0);
+    clients_leave(worker->server->clients, &connection->peer);
+    atomic_fetch_sub_explicit(&worker->server->connections, 1, memory_order_relaxed);
+    http2_guard_destroy(connection->guard);
     free(connection);
 }
 
@@ -164,7 +287,11 @@ static void on_watch(h2o_socket_t *sock, const char *err)
 bool connections_init(struct worker *worker)
 {
     struct connections *connections = &worker->connections;
-    h2o_linklist_init_anchor(&connections->list);
+    h2o_linklist_init_anchor(&connections->reading);
+    h2o_linklist_init_anchor(&connections->answering);
+    h2o_linklist_init_anchor(&connections->handshakes);
+    connections->handshake_turn.cb = on_handshake_turn;
+    connections->sweep.cb = on_sweep;
     connections->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (connections->epoll == -1)
         return false;
@@ -179,17 +306,52 @@ void connections_dispose(struct worker *worker)
     h2o_socket_close(worker->connections.epoll_sock);
 }
 
+static void move(struct connection *connection, h2o_linklist_t *list)
+{
+    h2o_linklist_unlink(&connection->link);
+    h2o_linklist_insert(list, &connection->link);
+}
+
 void connection_request_begins(struct connection *connection, bool http2)
 {
+    if (!http2)
+        move(connection, &connection->worker->connections.answering);
+    else if (connection->guard != NULL)
+        http2_guard_request(connection->guard);
+    if (!http2 && connection->held != 0)
+        uploads_note(&connection->worker->server->uploads, &connection->held, 0);
     connection->requests++;
     connection->served = true;
-    connection->http2 = http2;
 }
 
 void connection_request_ends(struct connection *connection, bool stalled)
 {
     connection->requests--;
     connection->stalled -= stalled;
+    if (!connection->http2)
+        move(connection, &connection->worker->connections.reading);
+}
+
+bool connection_has_turn(struct connection *connection)
+{
+    uint64_t round = connection->worker->connections.round;
+    if (connection->round != round) {
+        connection->round = round;
+        connection->in_round = 0;
+    }
+    return connection->in_round++ < REQUESTS_AT_ONCE;
+}
+
+void connection_aborted(struct connection *connection)
+{
+    if (connection->guard != NULL)
+        http2_guard_aborted(connection->guard);
+}
+
+void connection_too_many_fields(struct connection *connection)
+{
+    if (connection->guard != NULL)
+        http2_guard_too_many_fields(connection->guard);
 }
 
 bool connection_stalled(struct connection *connection, bool again)
@@ -198,31 +360,19 @@ bool connection_stalled(struct connection *connection, bool again)
     return connection->stalled == connection->requests;
 }
 
-static bool speaks_http2(const struct connection *connection)
-{
-    if (connection->http2)
-        return true;
-    /* Before the handshake there is nothing to ask. */
-    if (h2o_socket_get_ssl_protocol_version(connection->sock) == NULL)
-        return false;
-    h2o_iovec_t protocol = h2o_socket_ssl_get_selected_protocol(connection->sock);
-    return h2o_memis(protocol.base, protocol.len, H2O_STRLIT("h2"));
-}
-
 /* Whether nothing would be lost with the connection. libh2o ends those of HTTP/2 itself; one that was just made gets
  * time for its request to come; bytes that wait are a request. */
 static bool is_idle(const struct connection *connection, bool settled)
 {
     char byte;
-    return connection->requests == 0 && (connection->served || settled) && !speaks_http2(connection) &&
+    return connection->requests == 0 && (connection->served || settled) && !connection->http2 &&
            connection->sock->input->size == 0 &&
            recv(h2o_socket_get_fd(connection->sock), &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
 }
 
-static void close_where(struct worker *worker, bool all, bool settled)
+static void close_where(h2o_linklist_t *list, bool all, bool settled)
 {
-    struct connections *connections = &worker->connections;
-    for (h2o_linklist_t *link = connections->list.next; link != &connections->list; link = link->next) {
+    for (h2o_linklist_t *link = list->next; link != list; link = link->next) {
         struct connection *connection = H2O_STRUCT_FROM_MEMBER(struct connection, link, link);
         if (all || is_idle(connection, settled))
             shutdown(h2o_socket_get_fd(connection->sock), all ? SHUT_RDWR : SHUT_RD);
@@ -231,10 +381,136 @@ static void close_where(struct worker *worker, bool all, bool settled)
 
 void connections_close_idle(struct worker *worker, bool settled)
 {
-    close_where(worker, false, settled);
+    close_where(&worker->connections.reading, false, settled);
 }
 
 void connections_close_all(struct worker *worker)
 {
-    close_where(worker, true, true);
+    close_where(&worker->connections.reading, true, true);
+    close_where(&worker->connections.answering, true, true);
+}
+
+/* ---- floods and unfinished requests ---- */
+
+struct http2_guard *connection_guard(const h2o_socket_t *sock)
+{
+    const struct connection *connection = sock->on_close.data;
+    return connection->guard;
+}
+
+size_t connection_upload_max(const h2o_socket_t *sock)
+{
+    const struct connection *connection = sock->on_close.data;
+    return uploads_of_connection_max(connection->worker->site->config->max_body);
+}
+
+static void on_closing_late(struct deadline *deadline)
+{
+    struct connection *connection = H2O_STRUCT_FROM_MEMBER(struct connection, timer, deadline);
+    shutdown(h2o_socket_get_fd(connection->sock), SHUT_RDWR);
+}
+
+void connection_flooded(h2o_socket_t *sock, const char *kind)
+{
+    struct connection *connection = sock->on_close.data;
+    struct worker *worker = connection->worker;
+    uint64_t now = clock_us();
+    telemetry_flood(worker, kind);
+    security_event(worker, SECURITY_FLOOD, &connection->peer, span_of(kind));
+    clients_flooded(worker->server->clients, &connection->peer, now);
+    /* libh2o closes at once, or, if it is in the middle of a write, once that is done. It would go on reading. */
+    h2o_socket_read_stop(sock);
+    connection->timer.cb = on_closing_late;
+    deadline_arm(&worker->deadlines, &connection->timer, now + CLOSING_US);
+}
+
+/* Requests have their own watch over clients that take nothing; this is for what is left when they are over:
+ * acknowledgements that a client provokes and does not read (libh2o stops reading when half a megabyte of them waits),
+ * farewells. */
+static bool is_stuck(struct connection *connection, uint64_t now)
+{
+    struct tcp_info info = {0};
+    if (connection->requests != 0 || !h2o_socket_is_writing(connection->sock)) {
+        connection->stuck_us = 0;
+        return false;
+    }
+    getsockopt(h2o_socket_get_fd(connection->sock), IPPROTO_TCP, TCP_INFO, &info, &(socklen_t){sizeof(info)});
+    if (connection->stuck_us == 0 || info.tcpi_bytes_acked != connection->acknowledged)
+        connection->stuck_us = now;
+    connection->acknowledged = info.tcpi_bytes_acked;
+    return now - connection->stuck_us >= connection->worker->site->config->send_timeout_us;
+}
+
+/* Notes what each connection holds; returns the one that holds most for longest. */
+static struct connection *look_at_uploads(struct worker *worker, uint64_t now)
+{
+    struct connection *worst = NULL;
+    struct timeval since;
+    uint64_t patience = worker->site->config->request_timeout_us, weight = 0;
+    gettimeofday(&since, NULL);
+    since.tv_sec -= (time_t)(patience / 1000000);
+    h2o_linklist_t *list = &worker->connections.reading, *next;
+    for (h2o_linklist_t *link = list->next; link != list; link = next) {
+        struct connection *connection = H2O_STRUCT_FROM_MEMBER(struct connection, link, link);
+        next = link->next;
+        if (is_stuck(connection, now))
+            shutdown(h2o_socket_get_fd(connection->sock), SHUT_RDWR);
+        size_t held = connection->guard != NULL                          ? http2_guard_sweep(connection->guard, &since)
+                      : connection->http2 || connection->refused != NULL ? 0
+                                                                         : connection->sock->input->size;
+        if (held == 0 && connection->held == 0)
+            continue;
+        uploads_note(&worker->server->uploads, &connection->held, held);
+        if (held == 0 || connection->held_since_us == 0)
+            connection->held_since_us = held != 0 ? now : 0;
+        uint64_t its_weight = held * ((now - connection->held_since_us) / SWEEP_US + 1);
+        if (held != 0 && its_weight > weight) {
+            weight = its_weight;
+            worst = connection;
+        }
+    }
+    return worst;
+}
+
+/* libh2o closes when its read fails. */
+static void on_refusal_sent(h2o_socket_t *sock, const char *err)
+{
+    const struct connection *connection = sock->on_close.data;
+    connection->refused(sock, err != NULL ? err : "refused");
+}
+
+static void refuse_upload(struct connection *connection)
+{
+    static const h2o_iovec_t answer = {H2O_STRLIT("HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n"
+                                                  "retry-after: 5\r\ncontent-length: 0\r\n\r\n")};
+    struct worker *worker = connection->worker;
+    security_event(worker, SECURITY_UPLOADS, &connection->peer, SPAN("no memory for it"));
+    if (connection->guard != NULL) {
+        size_t freed = http2_guard_refuse_newest(connection->guard);
+        uploads_note(&worker->server->uploads, &connection->held,
+                     connection->held > freed ? connection->held - freed : 0);
+    } else {
+        uploads_note(&worker->server->uploads, &connection->held, 0);
+        connection->refused = connection->sock->_cb.read;
+        if (h2o_socket_is_writing(connection->sock)) {
+            shutdown(h2o_socket_get_fd(connection->sock), SHUT_RDWR); /* it is being told to go on */
+            return;
+        }
+        h2o_socket_read_stop(connection->sock);
+        h2o_socket_write(connection->sock, (h2o_iovec_t *)&answer, 1, on_refusal_sent);
+    }
+}
+
+static void on_sweep(struct deadline *deadline)
+{
+    struct worker *worker = H2O_STRUCT_FROM_MEMBER(struct worker, connections.sweep, deadline);
+    const struct config *config = worker->site->config;
+    uint64_t now = clock_us();
+    struct connection *worst = look_at_uploads(worker, now);
+    size_t most = uploads_unfinished_max(config->body_memory, config->max_body);
+    for (int i = 0; i < 1000 && worst != NULL && uploads_unfinished(&worker->server->uploads) > most; i++) {
+        refuse_upload(worst);
+        worst = look_at_uploads(worker, now);
+    }
+    deadline_arm(&worker->deadlines, deadline, now + SWEEP_US);
 }

@@ -1,11 +1,13 @@
-/* A client's connection, from accept to close: tells HTTP/2 by prior knowledge from HTTP/1.1 on clear text, and watches
- * HTTP/1 clients during a response, when libh2o does not read and so would not see them leave. One thread. */
+/* A client's connection, from accept to close: refuses those that are too many, does the TLS handshake, tells HTTP/2 by
+ * prior knowledge from HTTP/1.1 on clear text, watches HTTP/1 clients during a response, when libh2o does not read and
+ * so would not see them leave, and bounds what unfinished requests may take. One thread. */
 #ifndef WEIR_GATEWAY_CONNECTION_H
 #define WEIR_GATEWAY_CONNECTION_H
 
 #include "base/deadline.h"
 #include <h2o.h>
 
+struct http2_guard;
 struct worker;
 struct connection;
 
@@ -34,15 +36,34 @@ void connection_request_ends(struct connection *connection, bool stalled);
 /* A request's client takes nothing; `again` if that was said before. True if so do all others on the connection. */
 bool connection_stalled(struct connection *connection, bool again);
 
+/* Whether a request that has just come may be worked on at once. If not, others have their turn first: the connection
+ * has had enough of this round of the loop. */
+bool connection_has_turn(struct connection *connection);
+
+/* A request ended before its answer was whole; it has more header fields than anybody sends. */
+void connection_aborted(struct connection *connection);
+void connection_too_many_fields(struct connection *connection);
+
+/* For http2_guard: the guard of a socket's connection; what its unfinished requests may take, in bytes; that it will be
+ * closed for flooding, `kind` (static) says with what. */
+struct http2_guard *connection_guard(const h2o_socket_t *sock);
+size_t connection_upload_max(const h2o_socket_t *sock);
+void connection_flooded(h2o_socket_t *sock, const char *kind);
+
 /* For the drain: closes the HTTP/1 connections on which nothing is happening (those that never had a request only once
  * it is `settled` that none will come), or all connections. */
 void connections_close_idle(struct worker *worker, bool settled);
 void connections_close_all(struct worker *worker);
 
-/* A worker's list of connections and the epoll set that watches them. */
+/* A worker's connections and the epoll set that watches them. */
 struct connections {
-    h2o_linklist_t list;
+    h2o_linklist_t reading;   /* those that may be sending a request: all but */
+    h2o_linklist_t answering; /* those of HTTP/1 that are being answered */
     size_t count;
+    h2o_linklist_t handshakes; /* TLS clients whose first bytes have come, in their order */
+    struct deadline handshake_turn, sweep;
+    uint64_t round; /* of the loop */
+    bool serve_http2;
     int epoll;
     h2o_socket_t *epoll_sock;
 };

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define FRAMES_MAX 64
@@ -37,6 +38,12 @@ static void on_signal(int signal)
     say("; the calls that led there:\n");
     backtrace_symbols_fd(frames, backtrace(frames, FRAMES_MAX), STDERR_FILENO);
     raise(signal); /* which is the default's now */
+}
+
+void crash_hide_memory(void)
+{
+    if (!SANITIZED)
+        prctl(PR_SET_DUMPABLE, 0);
 }
 
 void crash_report_on(void)

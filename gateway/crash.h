@@ -6,4 +6,8 @@
  * anyway. Nothing happens in builds with sanitizers, which report better. */
 void crash_report_on(void);
 
+/* Keeps the memory of this process, which holds keys and prompts, from core dumps and from other processes of the same
+ * user (prctl(2), PR_SET_DUMPABLE). Root still sees it. Does nothing under sanitizers, which look at themselves. */
+void crash_hide_memory(void);
+
 #endif

@@ -21,6 +21,10 @@ enum depend_result depend_api_key(struct call *call);
 /* The credential that a request brings, where clients are likely to put it; empty if there is none. */
 struct span depend_credential(const struct call *call);
 
+/* A key is missing or wrong, which `detail` says: notes it, and refuses with 429 and returns true if its address has
+ * had many of them. A good key is never held up. */
+bool depend_key_failed(struct call *call, struct span detail);
+
 /* Whether the body is what the route's descriptor says: 415 for another content type, 400 for what is not JSON or not
  * valid. */
 enum depend_result depend_validate(struct call *call);

@@ -2,7 +2,7 @@
 #include "base/digest.h"
 #include "base/query.h"
 #include "gateway/depend.h"
-#include <stdio.h>
+#include "gateway/worker.h"
 
 #define QUERY_KEY_MAX 520 /* a configured key has at most 512 bytes */
 
@@ -13,6 +13,28 @@ static enum depend_result refuse(struct call *call, int status, const char *code
         error.detail_json = "\"Not authenticated\"";
     call_refuse(call, status == 403 ? "route_not_allowed" : code != NULL ? code : "no_api_key", &error);
     return DEPEND_REFUSED;
+}
+
+bool depend_key_failed(struct call *call, struct span detail)
+{
+    security_event(call->worker, SECURITY_BAD_KEY, &call->client, detail);
+    unsigned wait = clients_key_failed(call->worker->server->clients, &call->client, clock_us());
+    if (wait == 0)
+        return false;
+    struct dialect_error error = {.status = 429,
+                                  .code = "too_many_failures",
+                                  .message = "Too many requests without a valid API key; try again later."};
+    call->record.refusal = error.code;
+    call->transport->refuse(call, &error, wait, 0);
+    return true;
+}
+
+/* A key that is missing or wrong. */
+static enum depend_result refuse_key(struct call *call, const char *code, const char *message)
+{
+    if (depend_key_failed(call, span_of(code != NULL ? code : "no_api_key")))
+        return DEPEND_REFUSED;
+    return refuse(call, 401, code, message);
 }
 
 /* What a browser can send with a WebSocket, as OpenAI's clients do: a subprotocol that holds the key. */
@@ -56,7 +78,7 @@ static bool is_expired(const struct identity *identity)
 
 static enum depend_result refuse_expired(struct call *call)
 {
-    return refuse(call, 401, "invalid_api_key", "This API key has expired.");
+    return refuse_key(call, "invalid_api_key", "This API key has expired.");
 }
 
 enum depend_result depend_api_key(struct call *call)
@@ -70,13 +92,13 @@ enum depend_result depend_api_key(struct call *call)
     strbuf_init_fixed(&memory, decoded, sizeof(decoded));
     struct span key = credential(call, &memory);
     if (key.len == 0)
-        return refuse(call, 401, NULL,
-                      "You didn't provide an API key. Send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.");
+        return refuse_key(call, NULL,
+                          "You didn't provide an API key. Send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.");
     unsigned char hash[DIGEST_SHA256_LEN];
     digest_sha256(key, hash);
     struct identity *identity = site_identity_find(call->site, hash);
     if (identity == NULL)
-        return refuse(call, 401, "invalid_api_key", "Incorrect API key provided.");
+        return refuse_key(call, "invalid_api_key", "Incorrect API key provided.");
     if (is_expired(identity))
         return refuse_expired(call);
     call->identity = identity_retain(identity);

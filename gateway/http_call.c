@@ -12,6 +12,7 @@ static const struct call_transport transport = {
     .stream = http_stream_begin,
 };
 
+static void on_turn(struct deadline *deadline);
 static void on_gone(struct connection_watch *watch);
 static void on_dispose(void *ptr);
 
@@ -48,6 +49,44 @@ static bool answered_early(struct http_call *http)
     return false;
 }
 
+/* Holds the body to what all bodies together may take. */
+static bool keep_body(struct http_call *http)
+{
+    struct call *call = &http->call;
+    if (uploads_keep(&call->worker->server->uploads, call->body.len, call->site->config->body_memory)) {
+        http->body_kept = call->body.len;
+        return true;
+    }
+    struct dialect_error error = {
+        .status = 503, .code = "overloaded", .message = "Too many large requests at the same time; try again soon."};
+    security_event(call->worker, SECURITY_UPLOADS, &call->client, SPAN("too many large requests"));
+    call->record.refusal = "overloaded";
+    http_reply_refuse(call, &error, 1, 0);
+    return false;
+}
+
+static void serve(struct http_call *http)
+{
+    struct call *call = &http->call;
+    if (!keep_body(http) || answered_early(http))
+        return;
+    if (http->req->version < 0x200) {
+        http->watch.on_gone = on_gone;
+        connection_watch(http->connection, &http->watch);
+    }
+    /* The answer may be complete before this returns, and the request gone. */
+    h2o_mem_addref_shared(http);
+    call_run(call);
+    if (http->phase == HTTP_WAITING)
+        http_stream_arm_early_head(http);
+    h2o_mem_release_shared(http);
+}
+
+static void on_turn(struct deadline *deadline)
+{
+    serve(H2O_STRUCT_FROM_MEMBER(struct http_call, deadline, deadline));
+}
+
 static int on_req(h2o_handler_t *handler, h2o_req_t *req)
 {
     (void)handler;
@@ -66,18 +105,14 @@ static int on_req(h2o_handler_t *handler, h2o_req_t *req)
     h2o_linklist_insert(&worker->calls, &http->link);
     http->connection = connection_of(req);
     connection_request_begins(http->connection, req->version >= 0x200);
-    if (!http_request_read(http) || answered_early(http))
+    if (!http_request_read(http))
         return 0;
-    if (req->version < 0x200) {
-        http->watch.on_gone = on_gone;
-        connection_watch(http->connection, &http->watch);
+    if (connection_has_turn(http->connection)) {
+        serve(http);
+    } else {
+        http->deadline.cb = on_turn;
+        deadline_arm(&worker->deadlines, &http->deadline, clock_us());
     }
-    /* The answer may be complete before this returns, and the request gone. */
-    h2o_mem_addref_shared(http);
-    call_run(call);
-    if (http->phase == HTTP_WAITING)
-        http_stream_arm_early_head(http);
-    h2o_mem_release_shared(http);
     return 0;
 }
 
@@ -102,12 +137,15 @@ static void on_dispose(void *ptr)
     http_stream_leave(http);
     /* Many clients close at the last event, before the backend's body has ended: they are served. */
     bool left = (http->phase != HTTP_ENDED || http->client_gone) && !http->had_everything;
+    if (left)
+        connection_aborted(http->connection);
     if (left || http->stalled)
         call->record.status = 499;
     if (left && !http->stalled)
         call->record.end = "client_left";
     else if (http->had_everything && call->record.end == NULL)
         call->record.end = "finished";
+    uploads_answered(&worker->server->uploads, http->body_kept);
     limit_settle(call);
     telemetry_call_done(call);
     answer_cache_end(call);

@@ -27,6 +27,7 @@ struct http_call {
     bool head_ready; /* the backend's head stands in req->res */
     bool sending;    /* libh2o has bytes and will call proceed */
     bool counted_stream;
+    size_t body_kept; /* bytes, by uploads_keep */
     bool client_gone;
     bool had_everything; /* the stream's last event was handed over, whatever came of the body's end */
     bool stalled;
@@ -50,6 +51,9 @@ void http_call_register(h2o_hostconf_t *host);
 
 /* Fills the call in from the request. Returns false, having answered, if the request is not fit to be looked at. */
 bool http_request_read(struct http_call *http);
+
+/* The address of the other end of the connection, which may be a proxy's. */
+struct in6_addr http_peer_address(h2o_req_t *req);
 
 /* call_transport's three ways to answer; see call.h. */
 void http_reply_refuse(struct call *call, const struct dialect_error *error, unsigned retry_after, int retry);

@@ -3,6 +3,7 @@
 #include "gateway/answer_cache.h"
 #include "gateway/http_call.h"
 #include "gateway/limit.h"
+#include "gateway/security.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
 
@@ -257,6 +258,10 @@ static void on_library_error(h2o_filter_t *filter, h2o_req_t *req, h2o_ostream_t
     h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL, H2O_STRLIT("application/json"));
     h2o_add_header_by_str(&req->pool, &req->res.headers, H2O_STRLIT("x-request-id"), 0, NULL, id_copy.base,
                           id_copy.len);
+    if (req->res.status == 400) {
+        struct in6_addr client = http_peer_address(req);
+        security_event(worker_of(req), SECURITY_MALFORMED, &client, SPAN("framing"));
+    }
     telemetry_bad_request(worker_of(req), req->res.status, id);
     h2o_setup_next_ostream(req, &self->super.next);
 }

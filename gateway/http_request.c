@@ -1,7 +1,10 @@
 /* From libh2o's request to a call. */
 #include "base/clock.h"
 #include "base/http_text.h"
+#include "gateway/address.h"
+#include "gateway/http2_guard.h"
 #include "gateway/http_call.h"
+#include "gateway/security.h"
 #include "gateway/worker.h"
 #include <arpa/inet.h>
 
@@ -22,10 +25,15 @@ static const char *find_ambiguity(h2o_req_t *req)
         at++;
     for (bool first = true; at < end; first = false) {
         const char *newline = memchr(at, '\n', (size_t)(end - at));
-        if (newline == NULL || newline == at || *at == '\r')
+        if (newline == NULL || *at == '\r')
             break;
+        if (newline == at)
+            return "a line ends without a carriage return";
         if (!first && (*at == ' ' || *at == '\t'))
             return "a header line is folded";
+        /* Some take a line feed alone for the end of a line, some for a part of it (RFC 9112 §2.2). */
+        if (newline[-1] != '\r')
+            return "a line ends without a carriage return";
         size_t n = (size_t)(newline - at);
         if (!first && n > 15 && memcmp(at, "content-length:", 15) == 0)
             lengths++;
@@ -67,26 +75,11 @@ static const char *find_dirt(h2o_req_t *req)
 
 /* ---- who and where from ---- */
 
-static struct in6_addr peer_address(h2o_req_t *req)
+struct in6_addr http_peer_address(h2o_req_t *req)
 {
-    struct in6_addr address = IN6ADDR_ANY_INIT;
     struct sockaddr_storage sa;
     socklen_t len = req->conn->callbacks->get_peername(req->conn, (struct sockaddr *)&sa);
-    if (len != 0 && sa.ss_family == AF_INET6) {
-        address = ((struct sockaddr_in6 *)&sa)->sin6_addr;
-    } else if (len != 0 && sa.ss_family == AF_INET) {
-        address.s6_addr[10] = address.s6_addr[11] = 0xff;
-        memcpy(&address.s6_addr[12], &((struct sockaddr_in *)&sa)->sin_addr, 4);
-    }
-    return address;
-}
-
-static bool is_trusted(const struct config *config, const struct in6_addr *address)
-{
-    for (size_t i = 0; i < config->trusted_proxy_count; i++)
-        if (config_network_contains(&config->trusted_proxies[i], address))
-            return true;
-    return false;
+    return address_of(len != 0 ? &sa : NULL);
 }
 
 /* "192.0.2.1", "192.0.2.1:80", "2001:db8::1" or "[2001:db8::1]:80". */
@@ -124,8 +117,8 @@ static bool parse_address(struct span text, struct in6_addr *out)
 static void find_client(struct call *call, h2o_req_t *req)
 {
     const struct config *config = call->site->config;
-    call->client = peer_address(req);
-    if (config->trusted_proxy_count == 0 || !is_trusted(config, &call->client))
+    call->client = http_peer_address(req);
+    if (!config_is_trusted_proxy(config, &call->client))
         return;
     for (size_t i = call->header_count; i-- > 0;) {
         if (!span_eq(call->headers[i].name, SPAN("x-forwarded-for")))
@@ -140,7 +133,7 @@ static void find_client(struct call *call, h2o_req_t *req)
             if (!parse_address(last, &address))
                 return;
             call->client = address;
-            if (!is_trusted(config, &address))
+            if (!config_is_trusted_proxy(config, &address))
                 return;
             list.len = comma != NULL ? (size_t)(comma - list.base) : 0;
         }
@@ -252,6 +245,7 @@ static bool refuse(struct http_call *http, const char *problem)
     char message[200];
     snprintf(message, sizeof(message), "Malformed request: %s.", problem);
     struct dialect_error error = {.status = 400, .code = "malformed_request", .message = message};
+    security_event(http->call.worker, SECURITY_MALFORMED, &http->call.client, span_of(problem));
     http->req->http1_is_persistent = 0; /* whatever follows on the connection is not to be believed either */
     call_refuse(&http->call, "malformed", &error);
     return false;
@@ -281,6 +275,8 @@ bool http_request_read(struct http_call *http)
         problem = "the request target is not a path";
     if (problem != NULL)
         return refuse(http, problem);
+    if (req->headers.size > HTTP2_GUARD_FIELDS_MAX)
+        connection_too_many_fields(http->connection);
     if (req->headers.size > HEADERS_MAX || head_size(call) > HEAD_MAX)
         return refuse_large_head(http);
     call->admin_address = connection_is_admin(http->connection);

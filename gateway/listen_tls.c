@@ -1,6 +1,8 @@
 #include "gateway/listen_tls.h"
 #include "base/tls_files.h"
-#include <h2o.h>
+#include "gateway/http2_guard.h"
+
+static const h2o_iovec_t http1_alone[] = {{H2O_STRLIT("http/1.1")}, {NULL, 0}};
 
 SSL_CTX *listen_tls_create(const struct config_listen *settings, char *error, size_t error_size)
 {
@@ -10,7 +12,7 @@ SSL_CTX *listen_tls_create(const struct config_listen *settings, char *error, si
     SSL_CTX_set_mode(tls, SSL_MODE_RELEASE_BUFFERS);
     const char *key = settings->tls_key != NULL ? settings->tls_key : settings->tls_cert;
     if (tls_files_certificate(tls, settings->tls_cert, key, error, error_size)) {
-        h2o_ssl_register_alpn_protocols(tls, h2o_alpn_protocols);
+        h2o_ssl_register_alpn_protocols(tls, http2_guard_fits() ? h2o_alpn_protocols : http1_alone);
         return tls;
     }
     SSL_CTX_free(tls);

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #define BACKLOG 4096
+/* Accepted sockets inherit it. What one read brings is worked on in one go, before others have their turn. */
+#define RECEIVE_BUFFER 65536
 
 static bool fail(char *error, size_t error_size, const char *address, const char *what)
 {
@@ -161,6 +163,8 @@ bool listener_open(struct listener *listener, const struct config_listen *settin
         note_unix_file(listener, unix_path);
     else
         opened = open_unix(listener, unix_path, workers, error, error_size);
+    for (size_t i = 0; i < listener->fd_count; i++)
+        setsockopt(listener->fds[i], SOL_SOCKET, SO_RCVBUF, &(int){RECEIVE_BUFFER}, sizeof(int));
     if (!opened)
         listener_close(listener);
     return opened;

@@ -3,6 +3,7 @@
 #include "base/ids.h"
 #include "base/log.h"
 #include "gateway/crash.h"
+#include "gateway/http2_guard.h"
 #include "gateway/limit.h"
 #include "gateway/notify.h"
 #include "gateway/signals.h"
@@ -63,6 +64,7 @@ void server_create_stores(struct server *server, const struct config *config)
 
 static void destroy_stores(struct server *server)
 {
+    clients_destroy(server->clients);
     if (server->limits != NULL)
         store_destroy(server->limits);
     if (server->cache != NULL)
@@ -163,6 +165,7 @@ int server_run(struct config *config, const struct config_options *options, stru
     key_secret_random(&server.limit_secret);
     ids_random(&server.gateway, sizeof(server.gateway));
     atomic_init(&server.gateways, 1);
+    server.clients = clients_create();
     server_create_stores(&server, config);
     site->limit_keys = limit_keys_create(config, &server.limit_secret);
     if (config->redis.on)
@@ -185,6 +188,8 @@ int server_run(struct config *config, const struct config_options *options, stru
     }
     handover_settle(handover);
     log_start(config->log_level, config->log_format, STDERR_FILENO);
+    if (!http2_guard_fits())
+        log_text(LOG_ERROR, "libh2o is not the version 2.2.5 that weir knows how to guard: HTTP/2 is not served");
     for (size_t i = 0; i < server.worker_count; i++)
         worker_go(server.workers[i]);
     signals_start(&server);

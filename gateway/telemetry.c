@@ -40,6 +40,9 @@ enum family {
     WEBSOCKET_MESSAGES,
     WEBSOCKET_BYTES,
     WEBSOCKET_CLOSES,
+    FLOODS,
+    REFUSED_CONNECTIONS,
+    SECURITY,
     FAMILIES,
 };
 
@@ -130,6 +133,18 @@ static const struct metric_family families[FAMILIES] = {
                           .help = "WebSockets that ended, by close code (1006: without a close frame).",
                           .type = METRIC_COUNTER,
                           .labels = {"route", "code"}},
+    [FLOODS] = {.name = "weir_http2_floods_total",
+                .help = "HTTP/2 connections closed for flooding, by what they flooded with.",
+                .type = METRIC_COUNTER,
+                .labels = {"kind"}},
+    [REFUSED_CONNECTIONS] = {.name = "weir_connections_refused_total",
+                             .help = "Connections closed as soon as they were accepted.",
+                             .type = METRIC_COUNTER,
+                             .labels = {"reason"}},
+    [SECURITY] = {.name = "weir_security_events_total",
+                  .help = "Events of the log's lines \"security\", also those that were left out there.",
+                  .type = METRIC_COUNTER,
+                  .labels = {"event"}},
 };
 
 void telemetry_init(struct telemetry *telemetry)
@@ -168,6 +183,24 @@ void telemetry_cached(struct worker *worker, const char *result, const char *rea
 {
     struct span labels[] = {span_of(result), span_of(reason)};
     count(worker, CACHED, labels, 1);
+}
+
+void telemetry_refused_connection(struct worker *worker, const char *reason)
+{
+    struct span label = span_of(reason);
+    count(worker, REFUSED_CONNECTIONS, &label, 1);
+}
+
+void telemetry_flood(struct worker *worker, const char *kind)
+{
+    struct span label = span_of(kind);
+    count(worker, FLOODS, &label, 1);
+}
+
+void telemetry_security(struct worker *worker, const char *event)
+{
+    struct span label = span_of(event);
+    count(worker, SECURITY, &label, 1);
 }
 
 void telemetry_upstream_error(struct worker *worker, const char *backend, enum stream_failure why)
@@ -243,7 +276,7 @@ static void count_call(struct call *call, uint64_t duration_us)
     }
 }
 
-static void log_client(struct log_line *line, const struct in6_addr *client)
+void telemetry_log_client(struct log_line *line, const struct in6_addr *client)
 {
     char text[INET6_ADDRSTRLEN];
     if (IN6_IS_ADDR_UNSPECIFIED(client))
@@ -268,7 +301,7 @@ static void log_call(struct call *call, uint64_t duration_us)
     log_str(&line, "request_id", span_of(call->request_id));
     log_str(&line, "socket", span_of(call->socket));
     log_str(&line, "trace_id", span_of(call->trace_id));
-    log_client(&line, &call->client);
+    telemetry_log_client(&line, &call->client);
     log_str(&line, "key", call->identity != NULL ? span_of(call->identity->name) : SPAN_NONE);
     log_str(&line, "method", call->method);
     log_str(&line, "path", call->path); /* never the query: it may hold a key */
@@ -372,7 +405,7 @@ void telemetry_websocket_closed(const struct ws_session *session, const struct t
     log_begin(&line, LOG_INFO, "websocket");
     log_str(&line, "request_id", span_of(session->request_id));
     log_str(&line, "trace_id", span_of(session->trace_id));
-    log_client(&line, &session->client);
+    telemetry_log_client(&line, &session->client);
     log_str(&line, "key", session->identity != NULL ? span_of(session->identity->name) : SPAN_NONE);
     log_str(&line, "route", route);
     log_int(&line, "code", facts->code);

@@ -2,6 +2,7 @@
 #ifndef WEIR_GATEWAY_TELEMETRY_H
 #define WEIR_GATEWAY_TELEMETRY_H
 
+#include "base/log.h"
 #include "base/metrics.h"
 #include "base/redis_link.h"
 #include "gateway/call.h"
@@ -73,6 +74,13 @@ void telemetry_websocket_sent(struct metric_series *const *series, bool last, si
 
 /* It is over: counts it and writes its line. */
 void telemetry_websocket_closed(const struct ws_session *session, const struct telemetry_websocket *facts);
+/* A connection was refused ("max", "per_address", "penalty"), closed for flooding, an event for security_event. */
+void telemetry_refused_connection(struct worker *worker, const char *reason);
+void telemetry_flood(struct worker *worker, const char *kind);
+void telemetry_security(struct worker *worker, const char *event);
+
+/* The field that says who the client is; none for the unspecified address. */
+void telemetry_log_client(struct log_line *line, const struct in6_addr *client);
 
 /* Writes all metrics of all workers and of the process, in Prometheus' text format. */
 void telemetry_write(struct worker *const *workers, size_t count, struct fleet *fleet, struct strbuf *out);

@@ -1,6 +1,7 @@
 #include "gateway/worker.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "gateway/http2_guard.h"
 #include "gateway/http_call.h"
 #include "gateway/limit.h"
 #include "gateway/ws_bridge.h"
@@ -44,6 +45,7 @@ static void set_bounds(struct worker *worker)
 static void init_h2o(struct worker *worker)
 {
     h2o_config_init(&worker->globalconf);
+    worker->connections.serve_http2 = http2_guard_fits();
     worker->globalconf.server_name = h2o_iovec_init(H2O_STRLIT("weir"));
     set_bounds(worker);
     worker->globalconf.http1.upgrade_to_http2 = 0; /* see connection.c */
@@ -371,6 +373,7 @@ static void serve(struct worker *worker)
         uint64_t now = clock_us();
         int wait = deadlines_wait_ms(&worker->deadlines, now, LOOP_WAIT_MAX_MS);
         atomic_store_explicit(&worker->turned_us, now, memory_order_relaxed);
+        worker->connections.round++;
         /* Deadlines run among the loop's own timeouts: it looks after what they have written at once, not after
          * waiting. */
         if (wait == 0 && !h2o_timeout_is_linked(&worker->due))

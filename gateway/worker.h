@@ -6,11 +6,14 @@
 #include "backends/pool.h"
 #include "base/deadline.h"
 #include "cache/redis_cache.h"
+#include "gateway/clients.h"
 #include "gateway/connection.h"
 #include "gateway/listener.h"
 #include "gateway/redis_state.h"
+#include "gateway/security.h"
 #include "gateway/site.h"
 #include "gateway/telemetry.h"
+#include "gateway/uploads.h"
 #include "ratelimit/redis_store.h"
 #include "ratelimit/store.h"
 #include <h2o.h>
@@ -38,8 +41,11 @@ struct server {
     struct cache_memory *_Atomic cache; /* NULL: off; likewise */
     struct redis_state redis;           /* only with a Redis in the configuration */
     struct redis_purge_origin purge_origin;
-    atomic_bool ended;    /* all workers have */
-    atomic_bool draining; /* no longer ready: set once */
+    struct clients *clients; /* what is remembered of addresses */
+    struct uploads uploads;  /* memory of request bodies */
+    atomic_uint connections; /* of all workers */
+    atomic_bool ended;       /* all workers have */
+    atomic_bool draining;    /* no longer ready: set once */
     uint64_t started_us;
 };
 
@@ -59,6 +65,7 @@ struct worker {
     struct pool *pool;          /* counted; likewise */
     struct worker_pool *pools;  /* all that live: it and those of running requests */
     struct telemetry telemetry;
+    struct security security;
     struct cache_keyer *keyer;
     struct redis_link *redis; /* NULL: there is none */
     struct redis_worker redis_worker;

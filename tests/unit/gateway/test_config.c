@@ -110,7 +110,8 @@ struct bad {
 #define LIMIT_NAME(name)                                                                                               \
     "weir.yaml:2: \"limits." name "\" has no usable name, expected 1 to 64 letters, digits, \"_\", \"-\" and \".\""
 #define TOP_FIELDS                                                                                                     \
-    "listen, trusted_proxies, max_body, cors, backends, balance, health, retries, queue, models, keys, open, "         \
+    "listen, trusted_proxies, max_body, body_memory, connections, cors, backends, balance, health, retries, queue, "   \
+    "models, keys, open, "                                                                                             \
     "supervise, routes, workers, log_level, log_format, drain_timeout, sse_ping, early_head, send_timeout, "           \
     "request_timeout, limits, limit_memory, count_hits, max_streams, cache, redis, admin, websocket, "                 \
     "chat"
@@ -216,6 +217,12 @@ static const struct bad bad_yaml[] = {
     YAML("request_timeout: 0s\n", "weir.yaml:1: \"request_timeout\" is \"0s\", expected a duration longer than 0"),
     YAML("max_body: 12 pigs\n",
          "weir.yaml:1: \"max_body\" is \"12 pigs\", expected a size such as 512, 64KiB, 32MiB or 1GiB"),
+    YAML("body_memory: 1MiB\n", "\"body_memory\" is less than \"max_body\", expected at least as much"),
+    YAML("body_memory: 1KiB\n", "weir.yaml:1: \"body_memory\" is \"1KiB\", expected a size from 1024KiB to 1048576MiB"),
+    YAML("connections: 5\n", "weir.yaml:1: \"connections\" is a single value, expected a mapping (\"key: value\")"),
+    YAML("connections: {max: 0}\n", "weir.yaml:1: \"connections.max\" is \"0\", expected a number from 1 to 100000000"),
+    YAML("connections: {per_adress: 5}\n",
+         "weir.yaml:1: unknown key \"per_adress\" in \"connections\"; did you mean \"per_address\"?"),
     YAML("max_body: 1\n", "weir.yaml:1: \"max_body\" is \"1\", expected a size from 1KiB to 1024MiB"),
     YAML("max_body: 2GiB\n", "weir.yaml:1: \"max_body\" is \"2GiB\", expected a size from 1KiB to 1024MiB"),
 
@@ -757,6 +764,9 @@ START_TEST(has_defaults)
     ck_assert_str_eq(config->listen[0].address, "127.0.0.1:8080");
     ck_assert_ptr_null(config->listen[0].tls_cert);
     ck_assert_uint_eq(config->max_body, 32 << 20);
+    ck_assert_uint_eq(config->body_memory, 1 << 30);
+    ck_assert_uint_eq(config->connections.max, 100000);
+    ck_assert_uint_eq(config->connections.per_address, 20000);
     ck_assert_uint_eq(config->backend_count, 1);
     ck_assert_str_eq(config->backends[0].name, "demo");
     ck_assert_int_eq(config->backends[0].url.kind, BACKEND_DEMO);
@@ -821,7 +831,7 @@ START_TEST(reads_the_front)
                   "  - unix:/run/weir.sock\n"
                   "  - LocalHost:1\n"
                   "trusted_proxies: [10.1.2.3/8, \"fd00::/8\", 192.0.2.1]\n"
-                  "max_body: 64KiB\n"
+                  "max_body: 64KiB\nbody_memory: 2GiB\nconnections: {max: 5000, per_address: 50}\n"
                   "cors: {origins: [\"https://chat.example.com\", \"http://localhost:3000\", \"*\"]}\n"
                   "balance: round_robin\n"
                   "workers: 3\nlog_level: debug\nlog_format: json\ndrain_timeout: 1m\n"
@@ -839,6 +849,9 @@ START_TEST(reads_the_front)
     ck_assert_uint_eq(config->trusted_proxies[1].prefix, 8);
     ck_assert_uint_eq(config->trusted_proxies[2].prefix, 128);
     ck_assert_uint_eq(config->max_body, 64 << 10);
+    ck_assert_uint_eq(config->body_memory, (size_t)2 << 30);
+    ck_assert_uint_eq(config->connections.max, 5000);
+    ck_assert_uint_eq(config->connections.per_address, 50);
     ck_assert_uint_eq(config->cors.count, 3);
     ck_assert_str_eq(config->cors.origins[1], "http://localhost:3000");
     ck_assert_uint_eq(config->workers, 3);
