@@ -226,6 +226,11 @@ class Weir(Process):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls_context else 'http'}://{host}:{self.port}"
 
+    @staticmethod
+    def is_sanitized():
+        program = Options.weir.read_bytes()
+        return b"__asan_init" in program or b"__tsan_init" in program
+
     def connect(self, **options):
         return Wire(self.address, self.tls_context, **options)
 

@@ -1,13 +1,15 @@
 """HTTP/2 frame by frame, for what a well-behaved client never sends. Header blocks go out as plain literals."""
+import ssl
 import struct
 import time
 
 from options import Options
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS = 1, 4
 INITIAL_WINDOW_SIZE = 4
+REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 7, 8, 11
 FRAGMENT = 16000  # a frame holds 16384 bytes unless the peer allows more
 STATIC = {8: 200, 9: 204, 10: 206, 11: 304, 12: 400, 13: 404, 14: 500}  # RFC 7541 Appendix A
 
@@ -54,11 +56,11 @@ def status_of(block):
 
 class Http2:
     """One client connection. `window` is what each stream may send before it is given more."""
-    def __init__(self, weir, window=None):
-        self.wire = weir.connect()
+    def __init__(self, weir, window=None, acknowledge=True, **options):
+        self.wire, self.acknowledge = weir.connect(**options), acknowledge
         self.buffer = b""
         self.status, self.data, self.ended, self.resets = {}, {}, set(), {}
-        self.goaway = self.closed = False
+        self.goaway, self.closed = None, False
         settings = b"" if window is None else struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
         self.wire.send(PREFACE + frame(SETTINGS, 0, 0, settings))
 
@@ -72,7 +74,7 @@ class Http2:
         """What the peer does not want to hear any more is for the reading side to find out."""
         try:
             self.wire.send(data)
-        except (ConnectionResetError, BrokenPipeError):
+        except (ConnectionResetError, BrokenPipeError, ssl.SSLError):
             pass
 
     def post(self, stream, path, body, fake="", more=()):
@@ -88,21 +90,48 @@ class Http2:
         self.send(frame(RST_STREAM, 0, stream, struct.pack(">I", 8)))
 
     def _take(self, kind, flags, stream, payload):
-        if kind == SETTINGS and not flags & 1:
-            self.send(frame(SETTINGS, 1, 0))
+        if kind == SETTINGS:
+            if self.acknowledge and not flags & 1:
+                self.send(frame(SETTINGS, 1, 0))
         elif kind == HEADERS and stream not in self.status:
             self.status[stream] = status_of(payload)
         elif kind == DATA:
             self.data[stream] = self.data.get(stream, b"") + payload
         elif kind == RST_STREAM:
-            self.resets[stream] = int.from_bytes(payload, "big")
+            self.resets.setdefault(stream, int.from_bytes(payload, "big"))
         elif kind == GOAWAY:
-            self.goaway = True
+            self.goaway = (int.from_bytes(payload[4:8], "big"), payload[8:])
         if kind in (HEADERS, DATA) and flags & END_STREAM:
             self.ended.add(stream)
 
+    def calmed(self):
+        """Whether the connection was ended for flooding."""
+        return self.goaway is not None and self.goaway[0] == ENHANCE_YOUR_CALM
+
     def is_over(self, stream):
         return stream in self.ended or stream in self.resets
+
+    def take_what_has_come(self):
+        """Takes the frames that are there, without waiting."""
+        try:
+            while not self.closed:
+                self.wire.sock.settimeout(0.001)
+                self._feed()
+        except (TimeoutError, BlockingIOError):
+            pass
+        self.wire.sock.settimeout(15 * Options.slow)
+
+    def _feed(self):
+        try:
+            data = self.wire.sock.recv(65536)
+        except ConnectionResetError:
+            data = b""
+        self.closed = data == b""
+        self.buffer += data
+        while len(self.buffer) >= 9 and len(self.buffer) >= 9 + (size := int.from_bytes(self.buffer[:3], "big")):
+            kind, flags, stream = self.buffer[3], self.buffer[4], int.from_bytes(self.buffer[5:9], "big")
+            payload, self.buffer = self.buffer[9:9 + size], self.buffer[9 + size:]
+            self._take(kind, flags, stream & 0x7fffffff, payload)
 
     def read_until(self, check, what, timeout=15.0):
         """Takes frames until `check` is true or the peer closes."""
@@ -110,17 +139,9 @@ class Http2:
         while not self.closed and not check():
             self.wire.sock.settimeout(max(0.01, end - time.monotonic()))
             try:
-                data = self.wire.sock.recv(65536)
-            except ConnectionResetError:
-                data = b""
+                self._feed()
             except TimeoutError:
                 raise AssertionError(f"waited in vain for {what}: {self.status} {self.ended} {self.resets}") from None
-            self.closed = data == b""
-            self.buffer += data
-            while len(self.buffer) >= 9 and len(self.buffer) >= 9 + (size := int.from_bytes(self.buffer[:3], "big")):
-                kind, flags, stream = self.buffer[3], self.buffer[4], int.from_bytes(self.buffer[5:9], "big")
-                payload, self.buffer = self.buffer[9:9 + size], self.buffer[9 + size:]
-                self._take(kind, flags, stream & 0x7fffffff, payload)
 
     def answer(self, stream):
         """(status, body), or (None, error code) of a stream that was reset; (None, None) if the connection ended."""
