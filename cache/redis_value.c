@@ -1,5 +1,6 @@
 #include "cache/redis_value.h"
 #include "base/digest.h"
+#include "base/http_text.h"
 #include <stdio.h>
 
 /* The last digit is the version: a value of another one is not read. */
@@ -166,10 +167,7 @@ static bool is_header(const struct cache_header *header)
     for (size_t i = 0; i < header->name.len; i++)
         if (!((header->name.base[i] >= 'a' && header->name.base[i] <= 'z') || header->name.base[i] == '-'))
             return false;
-    for (size_t i = 0; i < header->value.len; i++)
-        if ((unsigned char)header->value.base[i] < ' ' && header->value.base[i] != '\t')
-            return false;
-    return header->name.len != 0;
+    return header->name.len != 0 && http_text_is_clean(header->value);
 }
 
 static bool get_headers(struct reader *reader, struct redis_value_head *head)

@@ -264,6 +264,12 @@ static size_t read_kept(struct span from, enum limit_strategy strategy, struct k
     return len;
 }
 
+/* A state time in Redis's clock. What no script of ours answers must not wrap around. */
+static uint64_t redis_time(const struct kept *kept, uint64_t at)
+{
+    return at > kept->state._offset_us ? at - kept->state._offset_us : 0;
+}
+
 /* The same for a log as strategy.c for the others, in Redis's clock. */
 static bool log_allows(const struct kept *kept, const struct limit *limit, uint64_t cost, uint64_t *retry_us)
 {
@@ -272,19 +278,17 @@ static bool log_allows(const struct kept *kept, const struct limit *limit, uint6
         return false;
     }
     bool allowed = kept->state._count <= limit->amount - cost;
-    *retry_us = (allowed ? kept->state._last_us : kept->fits_us) - kept->state._offset_us;
+    *retry_us = redis_time(kept, allowed ? kept->state._last_us : kept->fits_us);
     return allowed;
 }
 
 static void log_look(const struct kept *kept, const struct limit *limit, struct strategy_numbers *numbers)
 {
-    uint64_t count = kept->state._count, offset = kept->state._offset_us, t = kept->state._last_us;
+    uint64_t count = kept->state._count, t = kept->state._last_us;
     numbers->remaining = limit->amount > count ? limit->amount - count : 0;
-    numbers->reset_us = (count == 0           ? t
-                         : kept->less_us != 0 ? kept->less_us
-                                              : kept->oldest_us + limit->window_us) -
-                        offset;
-    numbers->full_us = (count == 0 ? t : kept->newest_us + limit->window_us) - offset;
+    uint64_t less = kept->less_us != 0 ? kept->less_us : kept->oldest_us + limit->window_us;
+    numbers->reset_us = redis_time(kept, count == 0 ? t : less);
+    numbers->full_us = redis_time(kept, count == 0 ? t : kept->newest_us + limit->window_us);
 }
 
 /* A time of Redis's in the clock of `now_us`. */
@@ -309,7 +313,7 @@ static void read_answer(const struct redis_question *question, size_t i, bool ad
 {
     const struct store_ask *ask = &question->asks[i];
     bool is_log = ask->strategy == LIMIT_MOVING_WINDOW;
-    uint64_t retry = kept->state._last_us - kept->state._offset_us;
+    uint64_t retry = redis_time(kept, kept->state._last_us);
     *answer = (struct store_answer){.allowed = admitted};
     if (!admitted)
         answer->allowed = is_log ? log_allows(kept, ask->limit, total_cost(question, i), &retry)

@@ -46,8 +46,10 @@ static void check_head(struct span text, bool to_head, const size_t lengths[3])
         seen = len;
     }
     MUST(result != HTTP_HEAD_BAD || whole.problem != NULL);
-    /* While a head comes in, only its end is looked for: that it is bad may show later, but nothing else may differ. */
-    MUST(late == result || (late == HTTP_HEAD_INCOMPLETE && result == HTTP_HEAD_BAD) || text.len == 0);
+    /* While a head comes in, its end is looked for first: that it is bad may show sooner or later, but nothing else may
+     * differ. */
+    MUST(late == result || ((late == HTTP_HEAD_INCOMPLETE || late == HTTP_HEAD_BAD) &&
+                            (result == HTTP_HEAD_INCOMPLETE || result == HTTP_HEAD_BAD)));
     if (result == HTTP_HEAD_INTERIM)
         MUST(whole.length == part.length && whole.length != 0 && whole.length <= text.len);
     if (result == HTTP_HEAD_FINAL) {

@@ -128,6 +128,8 @@ START_TEST(test_what_is_sealed_well_is_not_believed_either)
     head.dialect = DIALECT_CHAT;
     head.headers[1].value = SPAN("a\r\nset-cookie: x");
     ck_assert(!redis_value_read_head(write_head(), &key, &got));
+    head.headers[1].value = SPAN("a\x7f");
+    ck_assert(!redis_value_read_head(write_head(), &key, &got));
     head.headers[1].value = SPAN("fine");
     head.headers[1].name = SPAN("not a name");
     ck_assert(!redis_value_read_head(write_head(), &key, &got));

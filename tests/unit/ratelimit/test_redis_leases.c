@@ -207,6 +207,31 @@ START_TEST(answers_that_are_none_are_refused)
 }
 END_TEST
 
+/* A log whose times lie before what its clock is ahead of Redis's: times must not wrap around to long ago or never. */
+START_TEST(times_of_an_answer_do_not_wrap_around)
+{
+    struct limit limit = {.amount = 2, .window_us = 60 * SECOND, .multiple = 1};
+    struct store_ask ask = {.limit = &limit, .strategy = LIMIT_MOVING_WINDOW, .cost = 1};
+    struct redis_question question = question_of(&ask, 1);
+    for (int admitted = 0; admitted < 2; admitted++) {
+        char text[9 + 96] = "";
+        struct store_answer answer;
+        struct redis_verdict verdict;
+        const uint64_t now = UINT64_C(1) << 60;
+        double last = 5, offset = 9e15, count = admitted ? 1 : 2;
+        memcpy(text + 9, &last, sizeof(last));
+        memcpy(text + 9 + 8, &offset, sizeof(offset));
+        memcpy(text + 9 + 16, &count, sizeof(count));
+        text[8] = (char)admitted;
+        ck_assert(redis_wire_answer((struct span){text, sizeof(text)}, &question, now, &answer, &verdict));
+        ck_assert_int_eq(verdict.admitted, admitted);
+        ck_assert_uint_eq(answer.retry_us, now);
+        ck_assert_uint_eq(answer.numbers.reset_us, now);
+        ck_assert_uint_eq(answer.numbers.full_us, now);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("redis_leases");
@@ -218,5 +243,6 @@ int main(void)
     tcase_add_test(tcase, leases_are_renewed);
     tcase_add_test(tcase, foreign_values_count_as_nothing);
     tcase_add_test(tcase, answers_that_are_none_are_refused);
+    tcase_add_test(tcase, times_of_an_answer_do_not_wrap_around);
     return run_in_redis(suite, tcase);
 }
