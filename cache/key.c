@@ -135,14 +135,13 @@ static void sink_parts(struct sink *sink, const struct body_index *index, uint32
             i++;
             continue;
         }
-        const struct body_member *member = index->members + part->first, *behind = member + part->count;
-        uint32_t count = part->count;
-        if (top)
-            for (const struct body_member *m = member; m < behind; m++)
-                count -= is_left_out(m);
+        uint32_t behind = part->first + part->count, count = part->count;
+        for (uint32_t m = part->first; top && m < behind; m++)
+            count -= is_left_out(&index->members[m]);
         sink_add(sink, "{", 1);
         sink_number(sink, count);
-        for (; member < behind; member++) {
+        for (uint32_t m = part->first; m < behind; m++) {
+            const struct body_member *member = &index->members[m];
             if (top && is_left_out(member))
                 continue;
             sink_span(sink, (struct span){member->name, member->name_len});

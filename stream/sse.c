@@ -201,12 +201,16 @@ static void block_end(struct sse_scanner *scanner, struct fields *fields, const 
 /* Skips what continues a BOM at the start of the stream. What looked like one and was not is the start of a line. */
 static const char *skip_bom(struct sse_scanner *scanner, const char *p, const char *end)
 {
+    const char *start = scanner->_bom == 0 ? p : NULL;
+
     while (p != end && scanner->_bom < 3 && *p == bom[scanner->_bom]) {
         ++scanner->_bom;
         ++p;
     }
     if (p != end && scanner->_bom < 3) {
-        if (scanner->_bom != 0) {
+        if (start != NULL) {
+            p = start; /* all of it is here, so the event need not be copied */
+        } else if (scanner->_bom != 0) {
             carry_add(scanner, bom, bom + scanner->_bom);
             scanner->_open = true;
             scanner->_start = 0;

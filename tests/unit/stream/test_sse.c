@@ -359,6 +359,24 @@ START_TEST(a_large_event_in_one_call_is_whole)
 }
 END_TEST
 
+START_TEST(what_begins_like_a_byte_order_mark_is_not_copied)
+{
+    static const char *const beginnings[] = {"\xEF\ndata: ", "\xEF\xBB\ndata: ", "\xEF\xBBx\ndata: "};
+
+    for (size_t i = 0; i < sizeof(beginnings) / sizeof(beginnings[0]); i++) {
+        struct sse_scanner scanner;
+        struct log log = {.count = 0};
+
+        sse_scanner_init(&scanner, 1024);
+        feed_large(&scanner, beginnings[i], 5000, "\n\n", 10000, &log);
+        ck_assert_uint_eq(log.count, 1);
+        ck_assert(!log.records[0].cut);
+        ck_assert_uint_eq(log.records[0].data_len, 5000);
+        sse_scanner_dispose(&scanner);
+    }
+}
+END_TEST
+
 START_TEST(cuts_know_the_line_they_fall_in)
 {
     struct sse_scanner scanner;
@@ -480,6 +498,7 @@ int main(void)
                                   memory_is_given_back,
                                   an_event_larger_than_the_window,
                                   a_large_event_in_one_call_is_whole,
+                                  what_begins_like_a_byte_order_mark_is_not_copied,
                                   cuts_know_the_line_they_fall_in,
                                   a_cut_loses_nothing_of_the_end,
                                   a_megabyte_without_a_newline,
