@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what the tests need (it says what, and only if something is missing), builds with sanitizers, and runs every
-# test: style and layering checks, unit tests, end-to-end scenarios, and a part of those again under valgrind and
-# ThreadSanitizer. `sh tests/run.sh quick` leaves the last two out; `sh tests/run.sh full` also makes and tries the images,
-# the package and what else is in deploy/, as root. Ends with `N passed, N failed, N skipped`.
+# test: style and layering checks, unit tests, end-to-end scenarios, a part of those again under valgrind and
+# ThreadSanitizer, and a short round of fuzzing. `sh tests/run.sh quick` leaves the last three out; `sh tests/run.sh full`
+# also makes and tries the images, the package and what else is in deploy/, as root. Ends with `N passed, N failed, N skipped`.
 set -eu
 
 CDPATH='' cd -- "$(dirname -- "$0")/.."
@@ -25,8 +25,8 @@ if ! command -v node >/dev/null 2>&1 || ! command -v npm >/dev/null 2>&1; then
     node_packages="nodejs npm"
 fi
 # shellcheck disable=SC2086 # lists
-install_packages $BUILD_PACKAGES check clang clang-format valgrind python3 python3-websockets curl nghttp2-client openssl \
-    redis-server shellcheck $node_packages
+install_packages $BUILD_PACKAGES check clang libclang-rt-14-dev clang-format valgrind python3 python3-websockets curl \
+    nghttp2-client openssl redis-server shellcheck $node_packages
 
 jobs=$(nproc)
 passed=0 failed=0 skipped=0
@@ -145,11 +145,12 @@ end_to_end() {
     count ${sums:-0 1 0}
 }
 
-# script TITLE FILE: a script that counts for itself.
+# script TITLE FILE ARGUMENT...: a script that counts for itself.
 script() {
     echo "-- $1"
-    sh "$2" 2>&1 | tee "$log" || :
-    sums=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' "$log" | tail -n 1)
+    shift
+    sh "$@" 2>&1 | tee "$log" || :
+    sums=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed\(, \([0-9]*\) skipped\)\{0,1\}$/\1 \2 \4/p' "$log" | tail -n 1)
     # shellcheck disable=SC2086 # three numbers
     count ${sums:-0 1 0}
 }
@@ -174,6 +175,7 @@ if [ -z "$quick" ]; then
     end_to_end "valgrind" build-test-clang --smoke --valgrind -j "$jobs"
     check "builds with ThreadSanitizer" build build-test-thread -DCMAKE_BUILD_TYPE=Debug -DWEIR_SANITIZE=thread
     end_to_end "ThreadSanitizer, two workers" build-test-thread --smoke --workers 2 --slow 3
+    script "fuzzing, 10 seconds for each target" tests/fuzz/run.sh 10
 fi
 
 if [ -n "$full" ]; then
