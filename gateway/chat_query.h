@@ -12,14 +12,10 @@
 #define WEIR_GATEWAY_CHAT_QUERY_H
 
 #include "base/strbuf.h"
+#include "gateway/chat_request.h"
 
 #define CHAT_MESSAGE_MAX 32768 /* characters */
 #define CHAT_MODEL_MAX 256     /* bytes */
-
-/* What holds where the query says nothing; empty: nothing. */
-struct chat_defaults {
-    struct span model, system;
-};
 
 /* What is wrong with a query. */
 struct chat_problem {
