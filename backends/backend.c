@@ -312,6 +312,7 @@ void backend_settings_dispose(struct backend_settings *settings)
         dispose_secret(settings->headers[i].value);
     }
     free(settings->headers);
+    health_settings_dispose(&settings->health);
     free(settings->tls.ca);
     free(settings->tls.cert);
     free(settings->tls.key);

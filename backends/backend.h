@@ -60,8 +60,9 @@ struct backend_settings {
     struct backend_url url;
     struct backend_model *models; /* none: serves all */
     size_t model_count;
-    bool is_default; /* takes what names no model */
-    char *api_key;   /* NULL: none */
+    uint64_t discover_us; /* how often it is asked for its models, which then are those that it serves; 0: never */
+    bool is_default;      /* takes what names no model */
+    char *api_key;        /* NULL: none */
     enum backend_auth auth;
     struct backend_header {
         char *name, *value;

@@ -31,6 +31,7 @@ struct exchange_request {
                                      lengths, Accept-Encoding and the backend's own */
     size_t header_count;
     struct span body[EXCHANGE_BODY_PIECES]; /* sent one after the other: spliced bodies are not joined */
+    bool from_root;                         /* `path` is the server's own, whatever path its url has */
     bool has_body;                          /* false sends no Content-Length */
     bool forward_credentials;               /* the backend's own key, if it has one, replaces the client's */
     enum dialect_id dialect;

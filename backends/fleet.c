@@ -104,6 +104,8 @@ void fleet_server_release(struct fleet_server *server)
         return;
     if (server->_release != NULL)
         server->_release(server->_owner);
+    if (server->_names != NULL)
+        model_names_release(server->_names);
     free((char *)server->name);
     free(server);
 }

@@ -17,6 +17,7 @@
 #include "backends/backend.h"
 #include "backends/balance.h"
 #include "backends/health.h"
+#include "backends/model_names.h"
 #include "backends/prefix.h"
 #include "backends/queue.h"
 #include "backends/retry.h"
@@ -75,8 +76,16 @@ struct fleet_server {
     void (*_release)(void *owner); /* lets go of the settings */
     void *_owner;
     atomic_ullong ejections, pauses, recoveries; /* counters for metrics */
-    struct health _health;                       /* guarded by the fleet's lock */
+    atomic_uint _probed;                         /* enum fleet_probe */
+    atomic_bool leaving;                         /* drained, and to be removed once nothing is in flight */
+    /* Guarded by the fleet's lock. */
+    struct health _health;
+    struct model_names *_names; /* what it said that it serves; counted; NULL: nothing yet */
+    char _names_problem[120];   /* why that may be out of date; "": it is not */
 };
+
+/* What the last series of probes has found. */
+enum fleet_probe { FLEET_PROBE_NONE, FLEET_PROBE_UP, FLEET_PROBE_DOWN };
 
 /* A set of servers as it was at one time. */
 struct fleet_set {
@@ -198,8 +207,21 @@ void fleet_pause(struct fleet_server *server, uint64_t us, uint64_t now_us);
 void fleet_trial_void(struct fleet_server *server, uint64_t now_us);
 
 /* What a series of active probes has found; `problem` for the log. `up` brings an ejected server back, otherwise it is
- * ejected unless it is the last one standing for one of its models. */
+ * ejected unless it is the last one standing for one of its models. Told again and again while probes fail, it keeps
+ * an ejected server from trials. */
 void fleet_probed(struct fleet_server *server, bool up, const char *problem, uint64_t now_us);
+
+/* ---- the models that a server says it serves ---- */
+
+/* Its list of models is `names` now (the caller's count is taken over): settings->models hold no longer. */
+void fleet_discovered(struct fleet_server *server, struct model_names *names);
+
+/* It has been asked in vain: the last list stays. */
+void fleet_discovery_failed(struct fleet_server *server, const char *problem);
+
+/* Its list, counted; NULL: it has none, and settings->models hold. `problem` (may be NULL) receives why the list may be
+ * out of date, "" if it is not. A new list is a new fleet_version. */
+struct model_names *fleet_names(struct fleet_server *server, char *problem, size_t problem_size);
 
 /* ---- waiting for a place ---- */
 

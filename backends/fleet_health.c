@@ -143,17 +143,23 @@ void fleet_settle(struct fleet_server *server, uint64_t now_us)
     pthread_mutex_unlock(&server->fleet->lock);
 }
 
-/* Whether another server that may be chosen serves the model (empty: anything). With the lock held. */
+/* Whether the server serves the model (empty: anything). With the lock held. */
+static bool serves(const struct fleet_server *server, struct span model)
+{
+    struct span unused;
+    if (server->_names != NULL)
+        return model.len == 0 ? model_names_count(server->_names) != 0 : model_names_has(server->_names, model);
+    return model.len == 0 || backend_serves(server->settings, model, &unused);
+}
+
+/* Whether another server that may be chosen serves the model. With the lock held. */
 static bool another_serves(const struct fleet_server *server, struct span model, uint64_t now_us)
 {
     const struct fleet_set *set = server->fleet->set;
-    for (size_t i = 0; i < set->count; i++) {
-        struct span unused;
-        struct fleet_server *other = set->servers[i];
-        if (other != server && fleet_standing(other, now_us) == FLEET_OPEN &&
-            (model.len == 0 || backend_serves(other->settings, model, &unused)))
+    for (size_t i = 0; i < set->count; i++)
+        if (set->servers[i] != server && fleet_standing(set->servers[i], now_us) == FLEET_OPEN &&
+            serves(set->servers[i], model))
             return true;
-    }
     return false;
 }
 
@@ -161,21 +167,39 @@ static bool another_serves(const struct fleet_server *server, struct span model,
 static bool all_models_are_served(const struct fleet_server *server, uint64_t now_us)
 {
     const struct backend_settings *settings = server->settings;
+    size_t names = server->_names != NULL ? model_names_count(server->_names) : 0;
+    for (size_t i = 0; i < names; i++)
+        if (!another_serves(server, span_of(model_names_at(server->_names, i)), now_us))
+            return false;
     for (size_t i = 0; i < settings->model_count; i++)
         if (!another_serves(server, span_of(settings->models[i].pattern), now_us))
             return false;
-    return settings->model_count != 0 || another_serves(server, SPAN_NONE, now_us);
+    return names + settings->model_count != 0 || another_serves(server, SPAN_NONE, now_us);
+}
+
+static void probed_down(struct fleet_server *server, bool again, const char *problem, uint64_t now_us)
+{
+    struct health *health = &server->_health;
+    if (health->state != HEALTH_EJECTED && all_models_are_served(server, now_us))
+        eject(server, "it fails probes", problem, now_us);
+    else if (!again && health->state != HEALTH_EJECTED)
+        log_state(LOG_WARN, server, "failing", "it fails probes, but is the last one that serves a model", 0, problem);
+    else if (!again)
+        log_state(LOG_WARN, server, "ejected", "it fails probes too", 0, problem);
+    health_probed_down(health, &server->settings->health, now_us);
 }
 
 void fleet_probed(struct fleet_server *server, bool up, const char *problem, uint64_t now_us)
 {
     struct health *health = &server->_health;
     pthread_mutex_lock(&server->fleet->lock);
-    if (up && health_probed_up(health, &server->settings->health, now_us)) {
+    unsigned before =
+        atomic_exchange_explicit(&server->_probed, up ? FLEET_PROBE_UP : FLEET_PROBE_DOWN, memory_order_relaxed);
+    if (!up) {
+        probed_down(server, before == FLEET_PROBE_DOWN, problem, now_us);
+    } else if (health_probed_up(health, &server->settings->health, now_us)) {
         atomic_fetch_add_explicit(&server->recoveries, 1, memory_order_relaxed);
         log_state(LOG_INFO, server, health_state_name(health->state), "it answers probes", 0, NULL);
-    } else if (!up && health->state != HEALTH_EJECTED && all_models_are_served(server, now_us)) {
-        eject(server, "it fails probes", problem, now_us);
     }
     publish(server);
     pthread_mutex_unlock(&server->fleet->lock);

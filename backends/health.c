@@ -1,9 +1,12 @@
 #include "backends/health.h"
 #include <assert.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define SECOND UINT64_C(1000000)
 #define SLOW_START_MIN (HEALTH_FULL / 10)
+#define NUMBERS (offsetof(struct health_settings, probe_path) / sizeof(uint64_t))
 
 void health_settings_init(struct health_settings *settings)
 {
@@ -17,23 +20,36 @@ void health_settings_init(struct health_settings *settings)
         .pause_us = 1 * SECOND,
         .pause_max_us = 60 * SECOND,
         .slow_start_us = 10 * SECOND,
+        .probe_interval_us = 10 * SECOND,
+        .probe_timeout_us = 2 * SECOND,
+        .probe_rise = 2,
+        .probe_fall = 3,
     };
 }
 
 void health_settings_init_inherit(struct health_settings *settings)
 {
     uint64_t *field = (uint64_t *)settings;
-    for (size_t i = 0; i < sizeof(*settings) / sizeof(*field); i++)
+    for (size_t i = 0; i < NUMBERS; i++)
         field[i] = HEALTH_INHERIT;
+    settings->probe_path = NULL;
 }
 
 void health_settings_inherit(struct health_settings *own, const struct health_settings *common)
 {
     uint64_t *field = (uint64_t *)own;
     const uint64_t *other = (const uint64_t *)common;
-    for (size_t i = 0; i < sizeof(*own) / sizeof(*field); i++)
+    for (size_t i = 0; i < NUMBERS; i++)
         if (field[i] == HEALTH_INHERIT)
             field[i] = other[i];
+    if (own->probe_path == NULL && common->probe_path != NULL)
+        own->probe_path = strdup(common->probe_path);
+}
+
+void health_settings_dispose(struct health_settings *settings)
+{
+    free(settings->probe_path);
+    settings->probe_path = NULL;
 }
 
 void health_init(struct health *health)
@@ -185,6 +201,13 @@ bool health_probed_up(struct health *health, const struct health_settings *setti
         return false;
     recover(health, settings, now_us);
     return true;
+}
+
+void health_probed_down(struct health *health, const struct health_settings *settings, uint64_t now_us)
+{
+    uint64_t us = 2 * settings->probe_interval_us + settings->probe_timeout_us;
+    if (health->state == HEALTH_EJECTED && health->until_us < now_us + us)
+        health->until_us = now_us + us;
 }
 
 bool health_is_calm(const struct health *health)

@@ -26,6 +26,13 @@ struct health_settings {
     uint64_t pause_us;        /* after a 503 without Retry-After; default 1 s */
     uint64_t pause_max_us;    /* of what a Retry-After may ask for; default 1 min */
     uint64_t slow_start_us;   /* from a tenth of the weight to all of it; 0: at once; default 10 s */
+    /* Active probes; see probe.h. */
+    uint64_t probe_interval_us; /* default 10 s */
+    uint64_t probe_timeout_us;  /* default 2 s */
+    uint64_t probe_rise;        /* successes in a row that bring an ejected server back; default 2 */
+    uint64_t probe_fall;        /* failures in a row that eject; default 3 */
+    /* Behind all numbers. */
+    char *probe_path; /* owned; "": no probes; NULL: left open, which is none in the common settings */
 };
 #define HEALTH_INHERIT UINT64_MAX
 
@@ -52,6 +59,9 @@ struct health {
 /* Sets every default; for a backend's own settings everything is HEALTH_INHERIT. */
 void health_settings_init(struct health_settings *settings);
 void health_settings_init_inherit(struct health_settings *settings);
+
+/* Frees the path. */
+void health_settings_dispose(struct health_settings *settings);
 
 /* Fills in what `own` leaves open. */
 void health_settings_inherit(struct health_settings *own, const struct health_settings *common);
@@ -97,6 +107,9 @@ bool health_settle(struct health *health, const struct health_settings *settings
 /* A series of probes says that the server is up: it may serve again at once, with a slow start. True if the state
  * changed. */
 bool health_probed_up(struct health *health, const struct health_settings *settings, uint64_t now_us);
+
+/* It goes on failing probes: an ejected server gets no trial before the next probes have had their say. */
+void health_probed_down(struct health *health, const struct health_settings *settings, uint64_t now_us);
 
 /* Whether nothing needs to be told of answers and ends: healthy, and no failure to be forgotten. */
 bool health_is_calm(const struct health *health);

@@ -232,7 +232,7 @@ static void add_target(struct http_exchange *ex, struct strbuf *out)
 {
     const struct backend_url *url = &ex->upstream->settings->url;
     struct span path = ex->request.path;
-    if (url->path[0] != '\0') {
+    if (url->path[0] != '\0' && !ex->request.from_root) {
         strbuf_puts(out, url->path);
         if (span_starts(path, SPAN("/v1/")))
             path = span_skip(path, 3);

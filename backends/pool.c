@@ -11,6 +11,7 @@ struct pool_member {
     struct fleet_server *server; /* counted */
     struct upstream *upstream;
     unsigned users;
+    struct model_names *names; /* counted: those of the pool's version; NULL: the settings hold */
 };
 
 /* A server that may serve a model. */
@@ -60,6 +61,8 @@ static void member_drop(struct pool_member *member)
     if (--member->users != 0)
         return;
     upstream_destroy(member->upstream);
+    if (member->names != NULL)
+        model_names_release(member->names);
     fleet_server_release(member->server);
     free(member);
 }
@@ -119,8 +122,12 @@ static bool follow(struct pool *pool, char *error, size_t error_size)
             member->users++;
         else if ((member = member_create(pool, set->servers[i], error, error_size)) == NULL)
             ok = false;
-        if (member != NULL)
-            members[count++] = member;
+        if (member == NULL)
+            continue;
+        if (member->names != NULL)
+            model_names_release(member->names);
+        member->names = fleet_names(member->server, NULL, 0);
+        members[count++] = member;
     }
     fleet_set_release(set);
     forget_routes(pool);
@@ -254,8 +261,10 @@ static void add_options(struct pool *pool, struct pool_route *route, struct span
         struct pool_member *member = pool->members[i];
         const struct backend_settings *settings = member->server->settings;
         struct span upstream_model = model;
-        if ((only != NULL && strcmp(settings->name, only) != 0) ||
-            (!whatever && !backend_serves(settings, model, &upstream_model)))
+        if (only != NULL && strcmp(settings->name, only) != 0)
+            continue;
+        if (!whatever && (member->names != NULL ? !model_names_has(member->names, model)
+                                                : !backend_serves(settings, model, &upstream_model)))
             continue;
         member->users++;
         route->options[route->count++] = (struct pool_option){.server = member->server,
@@ -593,6 +602,11 @@ void pool_lease_end(struct pool_lease *lease)
 }
 
 /* ---- all of them ---- */
+
+struct model_names *pool_member_names(const struct pool_member *member)
+{
+    return member->names;
+}
 
 size_t pool_count(struct pool *pool)
 {

@@ -133,7 +133,10 @@ void pool_member_release(struct pool_member *member);
 struct upstream *pool_member_upstream(const struct pool_member *member);
 struct fleet_server *pool_member_server(const struct pool_member *member);
 
-/* How many there are. */
+/* The models that it said it serves, as long as it is held and pool_count is not called; NULL: its settings hold. */
+struct model_names *pool_member_names(const struct pool_member *member);
+
+/* How many there are, as of now. */
 size_t pool_count(struct pool *pool);
 
 #endif

@@ -140,6 +140,7 @@ static void destroy(struct config *config)
 {
     clear_listen(config);
     clear_backends(config);
+    health_settings_dispose(&config->health);
     clear_fleet(config);
     clear_keys(config);
     clear_limits(config);

@@ -112,6 +112,8 @@ bool fields_chat_history(struct yaml_reader *reader, const yaml_node_t *node, vo
 bool fields_cors_origins(struct yaml_reader *reader, const yaml_node_t *node, void *config);
 
 bool fields_backends(struct yaml_reader *reader, const yaml_node_t *node, void *config);
+/* One item of them, added to the struct config's. */
+bool fields_backend(struct yaml_reader *reader, const yaml_node_t *node, void *config);
 bool fields_backend_url(struct yaml_reader *reader, const yaml_node_t *node, void *backend);
 bool fields_backend_models(struct yaml_reader *reader, const yaml_node_t *node, void *backend);
 bool fields_backend_auth(struct yaml_reader *reader, const yaml_node_t *node, void *auth);
@@ -128,6 +130,9 @@ bool fields_balance_by(struct yaml_reader *reader, const yaml_node_t *node, void
 bool fields_balance_header(struct yaml_reader *reader, const yaml_node_t *node, void *header);
 bool fields_health(struct yaml_reader *reader, const yaml_node_t *node, void *health);
 bool fields_health_failures(struct yaml_reader *reader, const yaml_node_t *node, void *number);
+bool fields_health_path(struct yaml_reader *reader, const yaml_node_t *node, void *path);
+bool fields_health_series(struct yaml_reader *reader, const yaml_node_t *node, void *number);
+bool fields_probe_interval(struct yaml_reader *reader, const yaml_node_t *node, void *us);
 bool fields_health_error_rate(struct yaml_reader *reader, const yaml_node_t *node, void *percent);
 bool fields_retries(struct yaml_reader *reader, const yaml_node_t *node, void *retries);
 bool fields_retries_attempts(struct yaml_reader *reader, const yaml_node_t *node, void *attempts);

@@ -181,7 +181,7 @@ static const yaml_node_t *member(struct yaml_reader *reader, const yaml_node_t *
 /* A setting that could do nothing is an error, not a shrug. */
 static bool check_useful(struct yaml_reader *reader, const yaml_node_t *node, const struct backend_settings *backend)
 {
-    static const char *const not_demo[] = {"api_key", "auth", "headers", "tls", "timeouts"};
+    static const char *const not_demo[] = {"api_key", "auth", "headers", "tls", "timeouts", "discover"};
     static const char *const auth_headers[] = {
         [BACKEND_AUTH_BEARER] = "authorization",
         [BACKEND_AUTH_X_API_KEY] = "x-api-key",
@@ -194,6 +194,8 @@ static bool check_useful(struct yaml_reader *reader, const yaml_node_t *node, co
             return yaml_reader_fail_value(reader, found, "has \"%s\", which means nothing to the demo model",
                                           not_demo[i]);
     }
+    if (backend->model_count != 0 && (found = member(reader, node, "discover")) != NULL)
+        return yaml_reader_fail_value(reader, found, "has \"discover\" and \"models\", expected one of them");
     if (!backend->url.tls && (found = member(reader, node, "tls")) != NULL)
         return yaml_reader_fail_value(reader, found, "has \"tls\" but its url is clear text, expected https://");
     if (backend->api_key == NULL && (found = member(reader, node, "auth")) != NULL)
@@ -211,7 +213,7 @@ static bool check_useful(struct yaml_reader *reader, const yaml_node_t *node, co
     return true;
 }
 
-static bool read_backend(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+bool fields_backend(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
     struct config *config = target;
     struct backend_settings *backend = config_append(&config->backends, &config->backend_count, sizeof(*backend));
@@ -243,7 +245,7 @@ bool fields_backends(struct yaml_reader *reader, const yaml_node_t *node, void *
         return false;
     if (count > BACKENDS_MAX)
         return yaml_reader_fail_value(reader, node, "has too many items, expected at most %d", BACKENDS_MAX);
-    return fields_items(reader, node, read_backend, config) &&
+    return fields_items(reader, node, fields_backend, config) &&
            fields_not_empty(reader, node, config->backend_count,
                             "at least one backend (leave it out for the demo model)");
 }

@@ -9,6 +9,8 @@
 #define ALIASES_MAX 256
 #define STEPS_MAX 16
 #define HEADER_NAME_MAX 64
+#define PATH_MAX_LEN 1024
+#define PROBE_INTERVAL_MIN_US 100000
 
 static bool read_number(struct yaml_reader *reader, const yaml_node_t *node, uint64_t min, uint64_t max,
                         uint64_t *number)
@@ -134,6 +136,48 @@ bool fields_health(struct yaml_reader *reader, const yaml_node_t *node, void *he
 bool fields_health_failures(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
     return read_number(reader, node, 0, 1000000, target);
+}
+
+/* Where probes go: a path, or "off". */
+bool fields_health_path(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    char **path = target;
+
+    if (!fields_string(reader, node, path))
+        return false;
+    if (strcmp(*path, "off") == 0) {
+        **path = '\0';
+        return true;
+    }
+    if (**path != '/' || strlen(*path) > PATH_MAX_LEN)
+        return yaml_reader_fail_value(reader, node, "is \"%.64s\", expected a path such as /health, or off", *path);
+    for (const char *c = *path; *c != '\0'; c++)
+        if (*c <= ' ' || *c > '~' || *c == '#')
+            return yaml_reader_fail_value(
+                reader, node, "holds a blank, a '#', a control character or what is not ASCII, expected it %%-encoded");
+    return true;
+}
+
+bool fields_health_series(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    return read_number(reader, node, 1, 1000, target);
+}
+
+/* Asking a server all the time does it no good. */
+bool fields_probe_interval(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    struct config_value value;
+    char subject[512];
+    uint64_t *us = target;
+    char *text = yaml_reader_value(reader, node, &value, subject);
+
+    if (text == NULL)
+        return false;
+    bool ok = config_value_duration(&value, 1, us);
+    config_free_secret(text);
+    if (ok && *us < PROBE_INTERVAL_MIN_US)
+        return yaml_reader_fail_value(reader, node, "is shorter than 100ms, expected 100ms or more");
+    return ok;
 }
 
 bool fields_health_error_rate(struct yaml_reader *reader, const yaml_node_t *node, void *target)

@@ -12,11 +12,13 @@
 struct question {
     struct query *query;
     const struct backend_settings *settings;
+    struct model_names *names;  /* counted: what it said before; NULL: nothing */
     struct pool_member *member; /* held */
     struct exchange *exchange;
     struct stream_subscriber subscriber;
     struct strbuf answer;
     bool asked, done;
+    bool left_out; /* ejected, where others are not */
 };
 
 struct query {
@@ -144,6 +146,8 @@ static void stop_asking(struct query *query)
 static void free_question(struct question *question)
 {
     strbuf_dispose(&question->answer);
+    if (question->names != NULL)
+        model_names_release(question->names);
     pool_member_release(question->member);
 }
 
@@ -167,7 +171,7 @@ static void on_late(struct deadline *deadline)
 
 struct filter {
     const struct call *call;
-    const struct backend_settings *settings;
+    const struct question *question;
 };
 
 static bool may_use(const struct call *call, struct span model)
@@ -175,12 +179,14 @@ static bool may_use(const struct call *call, struct span model)
     return call->identity == NULL || identity_may_use_model(call->identity, model);
 }
 
-/* What a backend says counts as far as its configuration lets it serve that, and the key may use it. */
+/* What a backend says counts as far as requests for it would go there, and the key may use it. */
 static bool is_wanted(void *ctx, struct span id)
 {
     const struct filter *filter = ctx;
     struct span upstream;
-    return backend_serves(filter->settings, id, &upstream) && may_use(filter->call, id);
+    const struct model_names *names = filter->question->names;
+    return (names != NULL ? model_names_has(names, id) : backend_serves(filter->question->settings, id, &upstream)) &&
+           may_use(filter->call, id);
 }
 
 static void answer(struct query *query)
@@ -194,16 +200,40 @@ static void answer(struct query *query)
     for (size_t i = 0; i < query->count; i++) {
         const struct question *question = &query->questions[i];
         const struct backend_settings *settings = question->settings;
+        if (question->left_out)
+            continue;
         for (size_t m = 0; m < settings->model_count; m++)
             if (strchr(settings->models[m].pattern, '*') == NULL && may_use(call, span_of(settings->models[m].pattern)))
                 models_list_add(list, settings->models[m].pattern);
-        struct filter filter = {call, settings};
+        struct filter filter = {call, question};
         if (question->asked && !question->answer.overflow)
             models_list_merge(list, strbuf_span(&question->answer), is_wanted, &filter);
+        size_t names = question->names != NULL ? model_names_count(question->names) : 0;
+        for (size_t n = 0; n < names; n++)
+            if (may_use(call, span_of(model_names_at(question->names, n))))
+                models_list_add(list, model_names_at(question->names, n));
     }
     char *text = models_list_finish(list);
     call->transport->answer(call, 200, SPAN("application/json"), span_of(text));
     free(text);
+}
+
+static bool is_out(const struct pool_member *member, uint64_t now_us)
+{
+    const struct fleet_server *server = pool_member_server(member);
+    unsigned state = atomic_load_explicit(&server->_state, memory_order_relaxed);
+    return fleet_standing(server, now_us) == FLEET_LEAVING || state == HEALTH_EJECTED || state == HEALTH_TRIAL;
+}
+
+/* Where some backends are well, the others' models are not promised. */
+static void leave_out(struct query *query)
+{
+    uint64_t now = clock_us();
+    size_t out = 0;
+    for (size_t i = 0; i < query->count; i++)
+        out += query->questions[i].left_out = is_out(query->questions[i].member, now);
+    for (size_t i = 0; out == query->count && i < query->count; i++)
+        query->questions[i].left_out = false;
 }
 
 void handle_models(struct call *call)
@@ -219,8 +249,14 @@ void handle_models(struct call *call)
         question->query = query;
         question->member = pool_member_hold(pool, i);
         question->settings = upstream_settings(pool_member_upstream(question->member));
+        struct model_names *names = pool_member_names(question->member);
+        question->names = names != NULL ? model_names_retain(names) : NULL;
         strbuf_init(&question->answer, ANSWER_MAX);
-        if (!has_plain_names_only(question->settings))
+    }
+    leave_out(query);
+    for (size_t i = 0; i < count; i++) {
+        struct question *question = &query->questions[i];
+        if (!question->left_out && !has_plain_names_only(question->settings))
             ask(question, pool_member_upstream(question->member));
     }
     query->asking = false;

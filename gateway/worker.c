@@ -128,6 +128,14 @@ static struct pool *make_pool(struct worker *worker, struct site *site)
     return pool;
 }
 
+/* One worker asks the backends for their health and their models. */
+static void look_after(struct worker *worker)
+{
+    prober_destroy(worker->prober);
+    worker->prober =
+        worker->index == 0 && worker->drain_by_us == 0 ? prober_create(worker->pool, &worker->deadlines) : NULL;
+}
+
 /* ---- making ready ---- */
 
 static void listen_on(struct worker *worker, const struct listener *listener, int fd)
@@ -201,7 +209,10 @@ static bool prepare(struct worker *worker)
     listen_all(worker);
     prepare_cache(worker);
     worker->pool = make_pool(worker, worker->site);
-    return worker->pool != NULL;
+    if (worker->pool == NULL)
+        return false;
+    look_after(worker);
+    return true;
 }
 
 static void on_accept(h2o_socket_t *sock, const char *err)
@@ -293,6 +304,7 @@ static void change_site(struct worker *worker, struct site *site)
     site_release(worker->site);
     worker->pool = pool;
     worker->site = site;
+    look_after(worker);
     if (worker->cache_redis == NULL)
         prepare_cache(worker);
     else
@@ -326,6 +338,7 @@ static void on_order(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messa
         } else if (worker->drain_by_us == 0) {
             worker->drain_by_us = now + worker->site->config->drain_timeout_us;
             worker->draining_since_us = now;
+            look_after(worker);
             stop_listening(worker);
             h2o_context_request_shutdown(&worker->ctx);
             ws_sessions_drain(worker);
@@ -404,6 +417,7 @@ static void dispose(struct worker *worker)
     limit_redis_stop(worker);
     redis_worker_stop(&worker->redis_worker);
     worker->redis = NULL;
+    prober_destroy(worker->prober);
     pool_release(worker->pool);
     deadlines_run(&worker->deadlines, clock_us()); /* pools go by it */
     h2o_multithread_unregister_receiver(queue, &worker->mailbox);

@@ -4,6 +4,7 @@
 #define WEIR_GATEWAY_WORKER_H
 
 #include "backends/pool.h"
+#include "backends/probe.h"
 #include "base/deadline.h"
 #include "cache/redis_cache.h"
 #include "gateway/clients.h"
@@ -63,6 +64,7 @@ struct worker {
     struct ws_loop *ws_loop;    /* NULL: there was none yet */
     struct site *site;          /* counted; new calls use it */
     struct pool *pool;          /* counted; likewise */
+    struct prober *prober;      /* of the pool; NULL on other workers, and during the drain */
     struct worker_pool *pools;  /* all that live: it and those of running requests */
     struct telemetry telemetry;
     struct security security;
