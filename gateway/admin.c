@@ -1,10 +1,12 @@
 #include "gateway/admin.h"
 #include "base/digest.h"
+#include "base/json_scan.h"
 #include "base/strbuf.h"
 #include "gateway/worker.h"
 #include <stdio.h>
 
 #define DETAIL_MAX 4096
+#define BODY_MAX 65536
 #define INPUT_MAX 1024 /* of a bad value that is quoted */
 
 struct identity *admin_find(const struct call *call)
@@ -72,4 +74,35 @@ void admin_refuse_body(struct call *call, const struct admin_problem *problem)
                                   .message = message,
                                   .detail_json = detail.overflow ? NULL : strbuf_cstr(&detail)};
     call_refuse(call, "invalid_body", &error);
+}
+
+static void refuse_json(struct call *call, const struct json_error *bad)
+{
+    char memory[200];
+    struct strbuf ctx;
+    strbuf_init_fixed(&ctx, memory, sizeof(memory));
+    strbuf_puts(&ctx, "{\"error\":");
+    strbuf_json(&ctx, span_of(bad->message));
+    strbuf_puts(&ctx, "}");
+    struct admin_problem problem = {.type = "json_invalid",
+                                    .offset = &bad->offset,
+                                    .msg = "JSON decode error",
+                                    .input = SPAN("{}"),
+                                    .ctx = strbuf_cstr(&ctx)};
+    admin_refuse_body(call, &problem);
+}
+
+bool admin_read_body(struct call *call, const struct span *members, size_t count, struct json_value *values,
+                     struct json_value *root)
+{
+    struct json_error bad;
+    if (call->body.len > BODY_MAX) {
+        struct dialect_error error = {.status = 413, .message = "The request body is too large."};
+        call_refuse(call, "body_too_large", &error);
+        return false;
+    }
+    if (json_scan(call->body, members, count, values, root, &bad))
+        return true;
+    refuse_json(call, &bad);
+    return false;
 }

@@ -28,9 +28,24 @@ struct admin_problem {
 /* Refuses a body with 422. */
 void admin_refuse_body(struct call *call, const struct admin_problem *problem);
 
+/* Scans a body as json_scan does; refuses one that is too long with 413, what is not JSON with 422. False if it did. */
+bool admin_read_body(struct call *call, const struct span *members, size_t count, struct json_value *values,
+                     struct json_value *root);
+
 /* POST /admin/cache/purge, body {"key": NAME}, {"model": NAME}, both (what has both), or {"all": true}: forgets stored
  * answers, in this process, in Redis and in all gateways that share it. Answers with the number that this process held,
  * and whether Redis has been told. 503 if it has not: then only this process has forgotten. */
 void handle_cache_purge(struct call *call);
+
+/* GET /admin/backends: all servers with what is known of them. POST: adds one, the body being an item of the
+ * configuration's `backends:`, with its name; it serves until it is removed or the configuration is read again. */
+void handle_backends(struct call *call);
+
+/* DELETE /admin/backends/NAME: gives it no more requests and removes it once those that it has are done (?force=true:
+ * at once; they go on all the same). POST /admin/backends/NAME/drain: gives it no more requests. */
+void handle_backend(struct call *call);
+
+/* POST /admin/reload: as SIGHUP, and says what came of it. */
+void handle_reload(struct call *call);
 
 #endif

@@ -6,8 +6,6 @@
 #include "gateway/worker.h"
 #include <stdio.h>
 
-#define BODY_MAX 65536
-
 /* A purge that waits for Redis. */
 struct job {
     struct call_job job;
@@ -90,35 +88,12 @@ static bool read_target(struct call *call, const struct json_value *root, const 
     return true;
 }
 
-static bool refuse_json(struct call *call, const struct json_error *bad)
-{
-    char memory[200];
-    struct strbuf ctx;
-    strbuf_init_fixed(&ctx, memory, sizeof(memory));
-    strbuf_puts(&ctx, "{\"error\":");
-    strbuf_json(&ctx, span_of(bad->message));
-    strbuf_puts(&ctx, "}");
-    struct admin_problem problem = {.type = "json_invalid",
-                                    .offset = &bad->offset,
-                                    .msg = "JSON decode error",
-                                    .input = SPAN("{}"),
-                                    .ctx = strbuf_cstr(&ctx)};
-    admin_refuse_body(call, &problem);
-    return false;
-}
-
 /* False if the call was refused. */
 static bool read_request(struct call *call, struct request *request)
 {
     struct json_value root, values[MEMBERS];
-    struct json_error bad;
-    if (call->body.len > BODY_MAX) {
-        struct dialect_error error = {.status = 413, .message = "The request body is too large."};
-        call_refuse(call, "body_too_large", &error);
+    if (!admin_read_body(call, members, MEMBERS, values, &root))
         return false;
-    }
-    if (!json_scan(call->body, members, MEMBERS, values, &root, &bad))
-        return refuse_json(call, &bad);
     return read_target(call, &root, values, request);
 }
 

@@ -275,8 +275,6 @@ static bool apply_backends(struct config *config, const struct config_input *inp
             return false;
     }
     name_backends(config);
-    for (size_t i = 0; i < config->backend_count; i++)
-        health_settings_inherit(&config->backends[i].health, &config->health);
     return true;
 }
 
@@ -323,17 +321,28 @@ static bool has_token_limit(const struct limit *limits, size_t count)
     return false;
 }
 
-/* Where tokens are counted, the count had better be right. */
-static bool apply_usage(struct config *config)
+static bool counts_tokens(const struct config *config)
 {
     bool counted = false;
     for (size_t i = 0; i < config->limit_count; i++)
         counted |= has_token_limit(config->limits[i].limits, config->limits[i].count);
     for (size_t i = 0; i < config->key_count; i++)
         counted |= has_token_limit(config->keys[i].limits, config->keys[i].limit_count);
+    return counted;
+}
+
+void config_complete_backend(const struct config *config, struct backend_settings *backend)
+{
+    /* Where tokens are counted, the count had better be right. */
+    if (backend->usage == BACKEND_USAGE_DEFAULT)
+        backend->usage = counts_tokens(config) ? BACKEND_USAGE_ASK : BACKEND_USAGE_READ;
+    health_settings_inherit(&backend->health, &config->health);
+}
+
+static bool complete_backends(struct config *config)
+{
     for (size_t i = 0; i < config->backend_count; i++)
-        if (config->backends[i].usage == BACKEND_USAGE_DEFAULT)
-            config->backends[i].usage = counted ? BACKEND_USAGE_ASK : BACKEND_USAGE_READ;
+        config_complete_backend(config, &config->backends[i]);
     return true;
 }
 
@@ -448,7 +457,7 @@ struct config *config_load(const struct config_options *options, char *(*getenv_
               read_file(config, &inputs[INPUT_CONFIG], getenv_fn, &report) && apply_listen(config, inputs, &report) &&
               apply_backends(config, &inputs[INPUT_BACKEND], &report) &&
               apply_keys(config, &inputs[INPUT_API_KEY], &report) &&
-              apply_limits(config, &inputs[INPUT_LIMIT], &report) && apply_usage(config) &&
+              apply_limits(config, &inputs[INPUT_LIMIT], &report) && complete_backends(config) &&
               apply_cache(config, &inputs[INPUT_CACHE_TTL], &report) &&
               apply_redis(config, &inputs[INPUT_REDIS], &report) && apply_values(config, inputs, &report) &&
               config_check(config, &report);

@@ -198,6 +198,16 @@ struct config_options {
 struct config *config_load(const struct config_options *options, char *(*getenv_fn)(const char *), char *error,
                            size_t error_size);
 
+/* Fills in what a backend's settings leave to the rest of the configuration. */
+void config_complete_backend(const struct config *config, struct backend_settings *backend);
+
+/* Reads one item of `backends:`, written as JSON, with its name; TLS files are tried. On failure returns NULL and
+ * writes what is wrong; *member receives which member, "" for the whole, as far as it fits. The result is the caller's:
+ * config_backend_free. In config_backend.c. */
+struct backend_settings *config_backend_read(const struct config *config, struct span json, char member[64],
+                                             char *error, size_t error_size);
+void config_backend_free(void *settings);
+
 /* Whether the TLS files that the configuration names can be read and fit together. Returns false with one message in
  * `error`, with FILE:LINE where the file names them. */
 bool config_tls_check(const struct config *config, char *error, size_t error_size);

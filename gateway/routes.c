@@ -71,6 +71,11 @@ const struct route routes[] = {
     {P("/metrics"), READ, DIALECT_NONE, NULL, PUBLIC, handle_metrics, "Prometheus metrics"},
     {P("/version"), READ, DIALECT_NONE, NULL, PUBLIC, handle_version, "the gateway's version"},
     {P("/admin/cache/purge"), METHOD_POST, DIALECT_NONE, NULL, ADMIN, handle_cache_purge, "forgets stored answers"},
+    {P("/admin/backends"), READ | METHOD_POST, DIALECT_NONE, NULL, ADMIN, handle_backends,
+     "model servers, and new ones"},
+    {P("/admin/backends/*"), METHOD_DELETE | METHOD_POST, DIALECT_NONE, NULL, ADMIN, handle_backend,
+     "drains and removes a model server"},
+    {P("/admin/reload"), METHOD_POST, DIALECT_NONE, NULL, ADMIN, handle_reload, "reads the configuration again"},
 };
 
 const size_t route_count = sizeof(routes) / sizeof(routes[0]);

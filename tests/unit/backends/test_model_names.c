@@ -13,8 +13,9 @@ static struct model_names *parse(const char *text)
 
 START_TEST(names_are_sorted_and_none_stands_twice)
 {
-    struct model_names *names = parse("{\"object\":\"list\",\"data\":[{\"id\":\"b\"},{\"x\":1,\"id\":\"a\\u00e9\"},{\"id\":"
-                                      "\"b\"},{\"id\":\"ab\"},{\"id\":\"\"}]}");
+    struct model_names *names =
+        parse("{\"object\":\"list\",\"data\":[{\"id\":\"b\"},{\"x\":1,\"id\":\"a\\u00e9\"},{\"id\":"
+              "\"b\"},{\"id\":\"ab\"},{\"id\":\"\"}]}");
     ck_assert_uint_eq(model_names_count(names), 3);
     ck_assert_str_eq(model_names_at(names, 0), "ab");
     ck_assert_str_eq(model_names_at(names, 1), "a\xc3\xa9");
@@ -28,8 +29,14 @@ END_TEST
 
 START_TEST(what_is_no_list_is_told_apart)
 {
-    static const char *const bad[] = {"",           "x",           "[]",           "{}",
-                                      "{\"data\":{}}", "{\"data\":[1]}", "{\"data\":[{}]}", "{\"data\":[{\"id\":1}]}",
+    static const char *const bad[] = {"",
+                                      "x",
+                                      "[]",
+                                      "{}",
+                                      "{\"data\":{}}",
+                                      "{\"data\":[1]}",
+                                      "{\"data\":[{}]}",
+                                      "{\"data\":[{\"id\":1}]}",
                                       "{\"data\":[]"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         ck_assert_msg(parse(bad[i]) == NULL, "%s", bad[i]);
