@@ -7,9 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define ADMIN_ROUTES 4 /* which are there with an admin key only */
-
-#define ADMIN_ROUTES 1
+#define ADMIN_ROUTES 4
 
 static char file[] = "/tmp/weir-site-XXXXXX";
 
