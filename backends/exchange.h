@@ -66,9 +66,11 @@ struct exchange;
 struct upstream; /* a worker's connections to one backend */
 
 /* A worker's side of a backend: its idle connections and TLS context. Returns NULL with a message in `error` if the TLS
- * files cannot be used. `settings` must outlive it. */
-struct upstream *upstream_create(const struct backend_settings *settings, h2o_context_t *ctx,
-                                 struct deadlines *deadlines, char *error, size_t error_size);
+ * files cannot be used. `settings` must outlive it. With `address_len` above 0 it connects there in place of the
+ * settings' host, whose name goes on to stand in requests and certificates. */
+struct upstream *upstream_create(const struct backend_settings *settings, const struct sockaddr *address,
+                                 socklen_t address_len, h2o_context_t *ctx, struct deadlines *deadlines, char *error,
+                                 size_t error_size);
 
 /* Closes idle connections. All exchanges must be over. */
 void upstream_destroy(struct upstream *upstream);

@@ -9,8 +9,10 @@
 
 void fleet_settings_init(struct fleet_settings *settings)
 {
-    *settings = (struct fleet_settings){
-        .policy = BALANCE_ROUND_ROBIN, .queue_max = FLEET_QUEUE_MAX_DEFAULT, .queue_timeout_us = UINT64_C(30000000)};
+    *settings = (struct fleet_settings){.policy = BALANCE_ROUND_ROBIN,
+                                        .queue_max = FLEET_QUEUE_MAX_DEFAULT,
+                                        .queue_timeout_us = UINT64_C(30000000),
+                                        .resolve_us = UINT64_C(30000000)};
     retry_settings_init(&settings->retries);
 }
 
@@ -131,16 +133,15 @@ static struct fleet_server *server_create(struct fleet *fleet, const struct back
     return server;
 }
 
-struct fleet_server *fleet_add(struct fleet *fleet, const struct backend_settings *settings, const char *name,
-                               void (*release)(void *owner), void *owner)
+/* Takes over the server's count; false, and still the caller's, if there are too many. */
+static bool join(struct fleet *fleet, struct fleet_server *server)
 {
     pthread_mutex_lock(&fleet->lock);
     struct fleet_set *old = fleet->set;
     if (old->count >= FLEET_SERVERS_MAX) {
         pthread_mutex_unlock(&fleet->lock);
-        return NULL;
+        return false;
     }
-    struct fleet_server *server = server_create(fleet, settings, name, release, owner);
     struct fleet_set *set = set_create(old->count + 1);
     server->id = fleet->next_id++;
     for (size_t i = 0; i < old->count; i++)
@@ -149,7 +150,38 @@ struct fleet_server *fleet_add(struct fleet *fleet, const struct backend_setting
     set_replace(fleet, set);
     pthread_mutex_unlock(&fleet->lock);
     fleet_set_release(old);
-    return server;
+    return true;
+}
+
+struct fleet_server *fleet_add(struct fleet *fleet, const struct backend_settings *settings, const char *name,
+                               void (*release)(void *owner), void *owner)
+{
+    struct fleet_server *server = server_create(fleet, settings, name, release, owner);
+    if (join(fleet, server))
+        return server;
+    server->_release = NULL;
+    fleet_server_release(server);
+    return NULL;
+}
+
+static void release_root(void *owner)
+{
+    fleet_server_release(owner);
+}
+
+struct fleet_server *fleet_add_place(struct fleet *fleet, struct fleet_server *root, const char *name,
+                                     const struct sockaddr *address, socklen_t len)
+{
+    struct fleet_server *server = server_create(fleet, root->settings, name, release_root, fleet_server_retain(root));
+    server->root = root;
+    if (len != 0)
+        memcpy(&server->address, address, len);
+    server->address_len = len;
+    server->_names = fleet_names(root, NULL, 0);
+    if (join(fleet, server))
+        return server;
+    fleet_server_release(server);
+    return NULL;
 }
 
 void fleet_drain(struct fleet *fleet, struct fleet_server *server)

@@ -23,6 +23,7 @@
 #include "backends/retry.h"
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/socket.h>
 
 #define FLEET_SERVERS_MAX 256
 #define FLEET_QUEUE_MAX_DEFAULT 1000
@@ -44,6 +45,7 @@ struct fleet_settings {
     struct retry_settings retries;
     size_t queue_max;          /* default 1000; 0: nobody waits */
     uint64_t queue_timeout_us; /* default 30 s */
+    uint64_t resolve_us;       /* how often the names of hosts are looked up; default 30 s; 0: with each connection */
     struct fleet_alias *aliases;
     size_t alias_count;
 };
@@ -72,6 +74,10 @@ struct fleet_server {
     _Alignas(64) const struct backend_settings *settings;
     const char *name; /* of the settings, or with an address where a name has several */
     struct fleet *fleet;
+    struct fleet_server *root; /* whose settings this one shares, as another address of it; NULL: they are its own */
+    struct sockaddr_storage address; /* to connect to in place of the settings' host; see address_len */
+    socklen_t address_len;           /* 0: the settings' host */
+    atomic_bool retired;             /* of a root: it is to have no servers any more */
     atomic_uint _refs;
     void (*_release)(void *owner); /* lets go of the settings */
     void *_owner;
@@ -109,6 +115,10 @@ const struct fleet_settings *fleet_settings(const struct fleet *fleet);
  * owns the settings. The result stays valid for as long as the server is in the fleet. */
 struct fleet_server *fleet_add(struct fleet *fleet, const struct backend_settings *settings, const char *name,
                                void (*release)(void *owner), void *owner);
+
+/* Adds a server with the settings of another one, `root`, at an address of its own (`len` 0: at the settings' host). */
+struct fleet_server *fleet_add_place(struct fleet *fleet, struct fleet_server *root, const char *name,
+                                     const struct sockaddr *address, socklen_t len);
 
 /* No new request goes to this server; those that run go on. */
 void fleet_drain(struct fleet *fleet, struct fleet_server *server);

@@ -70,7 +70,9 @@ static void member_drop(struct pool_member *member)
 static struct pool_member *member_create(struct pool *pool, struct fleet_server *server, char *error, size_t error_size)
 {
     char problem[512];
-    struct upstream *upstream = upstream_create(server->settings, pool->ctx, pool->deadlines, problem, sizeof(problem));
+    struct upstream *upstream =
+        upstream_create(server->settings, (const struct sockaddr *)&server->address, server->address_len, pool->ctx,
+                        pool->deadlines, problem, sizeof(problem));
     if (upstream == NULL) {
         snprintf(error, error_size, "backend %s: %s", server->name, problem);
         return NULL;
@@ -208,6 +210,11 @@ void pool_on_gone(struct pool *pool, void (*gone)(void *ctx), void *ctx)
 struct fleet *pool_fleet(const struct pool *pool)
 {
     return pool->fleet;
+}
+
+h2o_context_t *pool_context(const struct pool *pool)
+{
+    return pool->ctx;
 }
 
 struct retry_budget *pool_retry_budget(struct pool *pool)

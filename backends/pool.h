@@ -30,6 +30,8 @@ void pool_on_gone(struct pool *pool, void (*gone)(void *ctx), void *ctx);
 
 struct fleet *pool_fleet(const struct pool *pool);
 
+h2o_context_t *pool_context(const struct pool *pool);
+
 /* Of this worker's requests; see retry.h. */
 struct retry_budget *pool_retry_budget(struct pool *pool);
 

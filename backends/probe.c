@@ -1,4 +1,5 @@
 #include "backends/probe.h"
+#include "backends/resolve.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/strbuf.h"
@@ -41,6 +42,7 @@ struct prober {
     struct pool *pool; /* counted */
     struct deadlines *deadlines;
     struct deadline tick;
+    struct resolver *resolver;
     struct watch *watches;
     uint64_t version;
 };
@@ -348,6 +350,7 @@ static void on_tick(struct deadline *deadline)
     remove_leavers(prober);
     if (prober->version != fleet_version(pool_fleet(prober->pool)))
         follow(prober);
+    resolver_follow(prober->resolver);
     deadline_arm(prober->deadlines, deadline, clock_us() + TICK_US);
 }
 
@@ -358,6 +361,7 @@ struct prober *prober_create(struct pool *pool, struct deadlines *deadlines)
         abort();
     *prober = (struct prober){.pool = pool_retain(pool), .deadlines = deadlines, .tick.cb = on_tick};
     follow(prober);
+    prober->resolver = resolver_create(pool, deadlines);
     deadline_arm(deadlines, &prober->tick, clock_us() + TICK_US);
     return prober;
 }
@@ -367,6 +371,7 @@ void prober_destroy(struct prober *prober)
     if (prober == NULL)
         return;
     deadline_disarm(prober->deadlines, &prober->tick);
+    resolver_destroy(prober->resolver);
     for (struct watch *watch = prober->watches, *next; watch != NULL; watch = next) {
         next = watch->next;
         watch_destroy(watch);

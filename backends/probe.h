@@ -1,5 +1,5 @@
 /* Looks after the servers of a fleet from one worker: asks those that want it for their health and for their models,
- * and removes those that are to leave once they are idle. One thread, the pool's.
+ * has names looked up (resolve.h), and removes those that are to leave once they are idle. One thread, the pool's.
  *
  * A question is a GET that must be answered in time; its body is bounded. The next one is asked an interval after the
  * last, give or take a tenth, so that many gateways do not ask in step. */

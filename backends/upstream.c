@@ -56,11 +56,16 @@ static bool create_tls(struct upstream *upstream, char *error, size_t error_size
     return true;
 }
 
-static bool create_pool(struct upstream *upstream, char *error, size_t error_size)
+static bool create_pool(struct upstream *upstream, const struct sockaddr *address, socklen_t address_len, char *error,
+                        size_t error_size)
 {
     const struct backend_url *url = &upstream->settings->url;
     struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(url->port)};
-    if (url->unix_path != NULL) {
+    if (address_len != 0) {
+        struct sockaddr_storage copy;
+        memcpy(&copy, address, address_len);
+        h2o_socketpool_init_by_address(&upstream->pool, (struct sockaddr *)&copy, address_len, url->tls, SIZE_MAX);
+    } else if (url->unix_path != NULL) {
         struct sockaddr_un un = {.sun_family = AF_UNIX};
         if (strlen(url->unix_path) >= sizeof(un.sun_path)) {
             snprintf(error, error_size, "the socket path %s is too long", url->unix_path);
@@ -78,8 +83,9 @@ static bool create_pool(struct upstream *upstream, char *error, size_t error_siz
     return true;
 }
 
-struct upstream *upstream_create(const struct backend_settings *settings, h2o_context_t *ctx,
-                                 struct deadlines *deadlines, char *error, size_t error_size)
+struct upstream *upstream_create(const struct backend_settings *settings, const struct sockaddr *address,
+                                 socklen_t address_len, h2o_context_t *ctx, struct deadlines *deadlines, char *error,
+                                 size_t error_size)
 {
     struct upstream *upstream = h2o_mem_alloc(sizeof(*upstream));
     *upstream = (struct upstream){.settings = settings, .ctx = ctx, .deadlines = deadlines};
@@ -90,7 +96,7 @@ struct upstream *upstream_create(const struct backend_settings *settings, h2o_co
             free(upstream);
             return NULL;
         }
-        if (!create_pool(upstream, error, error_size)) {
+        if (!create_pool(upstream, address, address_len, error, error_size)) {
             SSL_CTX_free(upstream->tls);
             free(upstream);
             return NULL;

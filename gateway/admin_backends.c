@@ -258,37 +258,52 @@ static bool decode_name(struct span text, char name[NAME_LEN_MAX])
     return len != 0;
 }
 
-/* The server of this name, counted; NULL if there is none. */
-static struct fleet_server *find(struct fleet *fleet, const char *name)
+/* The servers of this name, which all addresses of a backend bear, or the one address. The set must stay. */
+static size_t find(const struct fleet_set *set, const char *name, struct fleet_server **found)
 {
-    struct fleet_set *set = fleet_set_get(fleet);
-    struct fleet_server *found = NULL;
-    for (size_t i = 0; i < set->count && found == NULL; i++)
-        if (strcmp(set->servers[i]->name, name) == 0)
-            found = fleet_server_retain(set->servers[i]);
-    fleet_set_release(set);
-    return found;
+    size_t count = 0;
+    for (size_t i = 0; i < set->count; i++)
+        if (strcmp(set->servers[i]->settings->name, name) == 0 || strcmp(set->servers[i]->name, name) == 0)
+            found[count++] = set->servers[i];
+    return count;
 }
 
-static void drain(struct call *call, struct fleet *fleet, struct fleet_server *server)
+static void drain(struct call *call, struct fleet *fleet, struct fleet_server **servers, size_t count)
 {
-    fleet_drain(fleet, server);
-    log_server(server, "draining", call);
-    answer(call, 200, fleet, server);
-}
-
-static void remove_server(struct call *call, struct fleet *fleet, struct fleet_server *server, bool force)
-{
-    fleet_drain(fleet, server);
-    if (force || fleet_in_flight(server) == 0) {
-        fleet_remove(fleet, server);
-        log_server(server, "removed", call);
-        call->transport->answer(call, 200, json, SPAN("{\"status\": \"removed\"}\n"));
-        return;
+    for (size_t i = 0; i < count; i++) {
+        fleet_drain(fleet, servers[i]);
+        log_server(servers[i], "draining", call);
     }
-    log_server(server, "draining", call);
-    atomic_store_explicit(&server->leaving, true, memory_order_relaxed);
-    answer(call, 202, fleet, server);
+    answer(call, 200, fleet, count == 1 ? servers[0] : NULL);
+}
+
+static void remove_servers(struct call *call, struct fleet *fleet, struct fleet_server **servers, size_t count,
+                           bool force)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct fleet_server *server = servers[i];
+        fleet_drain(fleet, server);
+        bool now = force || fleet_in_flight(server) == 0;
+        log_server(server, now ? "removed" : "draining", call);
+        atomic_store_explicit(&server->leaving, !now, memory_order_relaxed);
+        if (now)
+            fleet_remove(fleet, server);
+        left += !now;
+    }
+    if (left == 0)
+        call->transport->answer(call, 200, json, SPAN("{\"status\": \"removed\"}\n"));
+    else
+        answer(call, 202, fleet, count == 1 ? servers[0] : NULL);
+}
+
+/* A backend whose name stands for several addresses is looked up no longer. */
+static void retire(struct fleet_server **servers, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(servers[i]->settings->name, name) == 0)
+            atomic_store_explicit(&(servers[i]->root != NULL ? servers[i]->root : servers[i])->retired, true,
+                                  memory_order_relaxed);
 }
 
 void handle_backend(struct call *call)
@@ -310,15 +325,18 @@ void handle_backend(struct call *call)
         return;
     }
     struct site *site = lock(call);
-    struct fleet_server *server = decode_name(rest, name) ? find(site->fleet, name) : NULL;
-    if (server == NULL)
+    struct fleet_set *set = fleet_set_get(site->fleet);
+    struct fleet_server *servers[FLEET_SERVERS_MAX];
+    size_t count = decode_name(rest, name) ? find(set, name, servers) : 0;
+    if (count == 0) {
         refuse(call, 404, "backend_not_found", "There is no backend of this name.");
-    else if (post)
-        drain(call, site->fleet, server);
-    else
-        remove_server(call, site->fleet, server, force);
-    if (server != NULL)
-        fleet_server_release(server);
+    } else if (post) {
+        drain(call, site->fleet, servers, count);
+    } else {
+        retire(servers, count, name);
+        remove_servers(call, site->fleet, servers, count, force);
+    }
+    fleet_set_release(set);
     unlock(call, site);
 }
 

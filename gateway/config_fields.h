@@ -130,6 +130,7 @@ bool fields_balance_by(struct yaml_reader *reader, const yaml_node_t *node, void
 bool fields_balance_header(struct yaml_reader *reader, const yaml_node_t *node, void *header);
 bool fields_health(struct yaml_reader *reader, const yaml_node_t *node, void *health);
 bool fields_health_failures(struct yaml_reader *reader, const yaml_node_t *node, void *number);
+bool fields_resolve(struct yaml_reader *reader, const yaml_node_t *node, void *us);
 bool fields_health_path(struct yaml_reader *reader, const yaml_node_t *node, void *path);
 bool fields_health_series(struct yaml_reader *reader, const yaml_node_t *node, void *number);
 bool fields_probe_interval(struct yaml_reader *reader, const yaml_node_t *node, void *us);

@@ -163,21 +163,41 @@ bool fields_health_series(struct yaml_reader *reader, const yaml_node_t *node, v
     return read_number(reader, node, 1, 1000, target);
 }
 
-/* Asking a server all the time does it no good. */
-bool fields_probe_interval(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+static bool read_interval(struct yaml_reader *reader, const yaml_node_t *node, uint64_t *us)
 {
     struct config_value value;
     char subject[512];
-    uint64_t *us = target;
     char *text = yaml_reader_value(reader, node, &value, subject);
 
     if (text == NULL)
         return false;
-    bool ok = config_value_duration(&value, 1, us);
+    bool ok = config_value_duration(&value, 0, us);
     config_free_secret(text);
-    if (ok && *us < PROBE_INTERVAL_MIN_US)
-        return yaml_reader_fail_value(reader, node, "is shorter than 100ms, expected 100ms or more");
     return ok;
+}
+
+/* Asking a server all the time does it no good. */
+bool fields_probe_interval(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    uint64_t *us = target;
+
+    if (!read_interval(reader, node, us))
+        return false;
+    if (*us < PROBE_INTERVAL_MIN_US)
+        return yaml_reader_fail_value(reader, node, "is shorter than 100ms, expected 100ms or more");
+    return true;
+}
+
+/* Nor does it a name server. */
+bool fields_resolve(struct yaml_reader *reader, const yaml_node_t *node, void *target)
+{
+    uint64_t *us = target;
+
+    if (!read_interval(reader, node, us))
+        return false;
+    if (*us != 0 && *us < PROBE_INTERVAL_MIN_US)
+        return yaml_reader_fail_value(reader, node, "is shorter than 100ms, expected 100ms or more, or 0s for never");
+    return true;
 }
 
 bool fields_health_error_rate(struct yaml_reader *reader, const yaml_node_t *node, void *target)

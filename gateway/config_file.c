@@ -164,6 +164,7 @@ struct field {
     {SECTION_TOP, "health", fields_health, offsetof(struct config, health)},
     {SECTION_TOP, "retries", fields_retries, offsetof(struct config, fleet.retries)},
     {SECTION_TOP, "queue", fields_queue, offsetof(struct config, fleet)},
+    {SECTION_TOP, "resolve", fields_resolve, offsetof(struct config, fleet.resolve_us)},
     {SECTION_TOP, "models", fields_models, offsetof(struct config, fleet)},
     {SECTION_TOP, "keys", fields_keys, 0},
     {SECTION_TOP, "open", fields_bool, offsetof(struct config, open)},
