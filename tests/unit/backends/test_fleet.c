@@ -278,6 +278,80 @@ START_TEST(probes_eject_and_bring_back_but_never_the_last)
 }
 END_TEST
 
+START_TEST(failing_probes_keep_an_ejected_server_from_trials)
+{
+    uint64_t now = clock_us(), until;
+    open_fleet(0);
+    fleet_probed(servers[0], false, "no answer", now);
+    fleet_state(servers[0], now, &until);
+    uint64_t late = until + 1000;
+    ck_assert_int_eq(fleet_standing(servers[0], late), FLEET_TRIAL);
+    fleet_probed(servers[0], false, "no answer", late);
+    ck_assert_int_eq(fleet_standing(servers[0], late), FLEET_CLOSED);
+    ck_assert_uint_eq(atomic_load(&servers[0]->ejections), 1);
+    fleet_probed(servers[0], true, NULL, late);
+    ck_assert_int_eq(fleet_standing(servers[0], late), FLEET_OPEN);
+}
+END_TEST
+
+static struct model_names *names_of(const char *answer)
+{
+    const char *problem;
+    struct model_names *names = model_names_parse(span_of(answer), &problem);
+    ck_assert_ptr_nonnull(names);
+    return names;
+}
+
+START_TEST(a_list_of_models_is_new_only_if_it_differs)
+{
+    char problem[64];
+    open_fleet(0);
+    ck_assert_ptr_null(fleet_names(servers[0], problem, sizeof(problem)));
+    uint64_t version = fleet_version(fleet);
+    fleet_discovered(servers[0], names_of("{\"data\":[{\"id\":\"a\"}]}"));
+    ck_assert_uint_ne(fleet_version(fleet), version);
+    version = fleet_version(fleet);
+    fleet_discovered(servers[0], names_of("{\"data\":[{\"id\":\"a\"},{\"id\":\"a\"}]}"));
+    fleet_discovery_failed(servers[0], "garbage");
+    ck_assert_uint_eq(fleet_version(fleet), version);
+    struct model_names *names = fleet_names(servers[0], problem, sizeof(problem));
+    ck_assert(model_names_has(names, SPAN("a")));
+    ck_assert_str_eq(problem, "garbage");
+    model_names_release(names);
+}
+END_TEST
+
+START_TEST(probes_do_not_eject_the_only_one_that_lists_a_model)
+{
+    uint64_t now = clock_us(), until;
+    open_fleet(0);
+    for (int i = 0; i < 4; i++)
+        fleet_discovered(servers[i], names_of(i == 0 ? "{\"data\":[{\"id\":\"a\"},{\"id\":\"b\"}]}"
+                                                     : "{\"data\":[{\"id\":\"b\"}]}"));
+    fleet_probed(servers[0], false, "no answer", now);
+    ck_assert_str_eq(fleet_state(servers[0], now, &until), "healthy");
+    fleet_probed(servers[1], false, "no answer", now);
+    ck_assert_str_eq(fleet_state(servers[1], now, &until), "ejected");
+}
+END_TEST
+
+START_TEST(a_place_shares_the_settings_of_its_root_and_outlives_its_membership)
+{
+    struct sockaddr_storage address = {.ss_family = AF_INET};
+    open_fleet(7);
+    struct fleet_server *place = fleet_add_place(fleet, servers[0], "a [192.0.2.1]", (struct sockaddr *)&address, 16);
+    ck_assert_ptr_eq(place->settings, servers[0]->settings);
+    ck_assert_uint_eq(place->max_concurrent, 7);
+    ck_assert_uint_eq(place->address_len, 16);
+    ck_assert(place->hash != servers[0]->hash && place->id != servers[0]->id);
+    fleet_server_retain(place);
+    fleet_remove(fleet, servers[0]);
+    fleet_remove(fleet, place);
+    ck_assert_str_eq(place->root->name, "a");
+    fleet_server_release(place);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("fleet");
@@ -294,6 +368,10 @@ int main(void)
     tcase_add_test(tests, a_server_that_comes_back_serves_who_waits);
     tcase_add_test(tests, threads_share_places_without_losing_any);
     tcase_add_test(tests, probes_eject_and_bring_back_but_never_the_last);
+    tcase_add_test(tests, failing_probes_keep_an_ejected_server_from_trials);
+    tcase_add_test(tests, a_list_of_models_is_new_only_if_it_differs);
+    tcase_add_test(tests, probes_do_not_eject_the_only_one_that_lists_a_model);
+    tcase_add_test(tests, a_place_shares_the_settings_of_its_root_and_outlives_its_membership);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);

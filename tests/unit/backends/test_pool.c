@@ -473,6 +473,23 @@ START_TEST(tls_files_that_are_not_there_are_told)
 }
 END_TEST
 
+START_TEST(what_a_server_lists_is_what_it_serves)
+{
+    const char *problem;
+    backend("a", NULL);
+    backend("b", NULL);
+    open_pool();
+    ck_assert_str_eq(walk_some("x", NULL, 2), "a b");
+    struct fleet_set *set = fleet_set_get(fleet);
+    fleet_discovered(set->servers[0], model_names_parse(SPAN("{\"data\":[{\"id\":\"y\"}]}"), &problem));
+    ck_assert_str_eq(walk_some("x", NULL, 2), "b");
+    fleet_discovered(set->servers[1], model_names_parse(SPAN("{\"data\":null}"), &problem));
+    ck_assert_str_eq(walk_some("x", NULL, 2), "");
+    ck_assert_str_eq(walk_some("y", NULL, 2), "a");
+    fleet_set_release(set);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("pool");
@@ -498,6 +515,7 @@ int main(void)
     tcase_add_test(tests, a_fallback_order_is_walked_step_by_step);
     tcase_add_test(tests, a_full_server_is_passed_over_and_a_place_goes_to_whoever_waits);
     tcase_add_test(tests, servers_come_and_go_while_requests_run);
+    tcase_add_test(tests, what_a_server_lists_is_what_it_serves);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);

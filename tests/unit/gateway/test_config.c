@@ -111,7 +111,7 @@ struct bad {
     "weir.yaml:2: \"limits." name "\" has no usable name, expected 1 to 64 letters, digits, \"_\", \"-\" and \".\""
 #define TOP_FIELDS                                                                                                     \
     "listen, trusted_proxies, max_body, body_memory, connections, cors, backends, balance, health, retries, queue, "   \
-    "models, keys, open, "                                                                                             \
+    "resolve, models, keys, open, "                                                                                    \
     "supervise, routes, workers, log_level, log_format, drain_timeout, sse_ping, early_head, send_timeout, "           \
     "request_timeout, limits, limit_memory, count_hits, max_streams, cache, redis, admin, websocket, "                 \
     "chat"
