@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <hiredis/async.h>
 #include <hiredis/sds.h>
 #include <stdio.h>
@@ -275,7 +276,7 @@ static void on_readable(h2o_socket_t *sock, const char *err)
 static bool attach(struct redis_conn *conn)
 {
     redisAsyncContext *ac = conn->ac;
-    int fd = dup(ac->c.fd);
+    int fd = fcntl(ac->c.fd, F_DUPFD_CLOEXEC, 0);
     if (fd == -1)
         return false;
     conn->sock = h2o_evloop_socket_create(conn->settings.ctx->loop, fd, H2O_SOCKET_FLAG_DONT_READ);
@@ -306,6 +307,8 @@ static void connect_next(struct redis_conn *conn)
                                                : redisAsyncConnect(address, settings->port);
         if (conn->ac == NULL)
             abort(); /* out of memory */
+        if (conn->ac->err == 0)
+            fcntl(conn->ac->c.fd, F_SETFD, FD_CLOEXEC);
         if (conn->ac->err == 0 && attach(conn))
             return;
         snprintf(conn->why, sizeof(conn->why), "%s", conn->ac->err != 0 ? conn->ac->errstr : strerror(errno));

@@ -178,6 +178,10 @@ static void on_handshake_turn(struct deadline *deadline)
     for (int i = 0; i < HANDSHAKES_AT_ONCE && !h2o_linklist_is_empty(waiting); i++) {
         struct connection *connection = H2O_STRUCT_FROM_MEMBER(struct connection, handshake_link, waiting->next);
         h2o_linklist_unlink(&connection->handshake_link);
+        if (connection->accept_ctx->ssl_ctx == NULL) { /* a new configuration has taken TLS from the address */
+            h2o_socket_close(connection->sock);
+            continue;
+        }
         h2o_socket_ssl_handshake(connection->sock, connection->accept_ctx->ssl_ctx, NULL, on_handshake);
     }
     if (!h2o_linklist_is_empty(waiting))

@@ -93,6 +93,8 @@ void handover_receive(struct handover *handover)
         } else if (span_eq(word, SPAN("old"))) {
             long pid = take_number(&line);
             handover->old = pid > 1 ? (pid_t)pid : 0;
+            for (size_t i = 0; i < HANDOVER_FORMER_MAX && line.len != 0; i++)
+                handover->former[i] = (pid = take_number(&line)) > 1 ? (pid_t)pid : 0;
         } else if (span_eq(word, SPAN("role"))) {
             handover->role = span_eq(line, SPAN("serve"))   ? HANDOVER_SERVE
                              : span_eq(line, SPAN("check")) ? HANDOVER_CHECK
@@ -308,7 +310,8 @@ static void set_inherited(const struct listener *listeners, size_t count, bool i
             fcntl(listeners[i].fds[n], F_SETFD, inherited ? 0 : FD_CLOEXEC);
 }
 
-void handover_replace(const struct listener *listeners, size_t count, pid_t old, char *error, size_t error_size)
+void handover_replace(const struct listener *listeners, size_t count, pid_t old,
+                      const pid_t former[HANDOVER_FORMER_MAX], char *error, size_t error_size)
 {
     struct strbuf text;
     if (program.path == NULL) {
@@ -316,7 +319,11 @@ void handover_replace(const struct listener *listeners, size_t count, pid_t old,
         return;
     }
     strbuf_init(&text, TEXT_MAX);
-    strbuf_printf(&text, VARIABLE "=old %ld\n", (long)old);
+    strbuf_printf(&text, VARIABLE "=old %ld", (long)old);
+    for (size_t i = 0; i < HANDOVER_FORMER_MAX; i++)
+        if (former[i] != 0)
+            strbuf_printf(&text, ",%ld", (long)former[i]);
+    strbuf_puts(&text, "\n");
     print_sockets(listeners, count, &text);
     char **environment = make_environment((char *)(uintptr_t)strbuf_cstr(&text));
     set_inherited(listeners, count, true);

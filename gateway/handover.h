@@ -15,6 +15,8 @@
 
 /* ---- the process that takes over ---- */
 
+#define HANDOVER_FORMER_MAX 16 /* processes that drain at the same time; any more nobody waits for */
+
 enum handover_role {
     HANDOVER_RUN,   /* the command line decides */
     HANDOVER_SERVE, /* serve, for a supervisor */
@@ -27,6 +29,7 @@ struct handover {
     int _ready;  /* the pipe to the process that waits; 0: none */
     enum handover_role role;
     pid_t old; /* the serving process of the supervisor whose place this process takes; 0: none */
+    pid_t former[HANDOVER_FORMER_MAX]; /* of that supervisor: those that still drain; 0: none */
 };
 
 /* Reads the environment, and clears what it read. Nothing is handed over if the variable is not there or damaged. */
@@ -72,8 +75,9 @@ enum handover_state handover_look(struct handover_child *child, char *error, siz
 /* Ends a start that is still under way. */
 void handover_cancel(struct handover_child *child);
 
-/* Replaces this process's program, keeping its id; the new one finds the sockets and `old`. Returns only on failure,
- * with a message. */
-void handover_replace(const struct listener *listeners, size_t count, pid_t old, char *error, size_t error_size);
+/* Replaces this process's program, keeping its id; the new one finds the sockets, `old` and `former`. Returns only
+ * on failure, with a message. */
+void handover_replace(const struct listener *listeners, size_t count, pid_t old,
+                      const pid_t former[HANDOVER_FORMER_MAX], char *error, size_t error_size);
 
 #endif

@@ -476,6 +476,7 @@ void http_stream_abort(struct http_call *http)
     if (http->phase != HTTP_STREAMING || http->stalled || http->client_gone)
         return;
     call_end_job(&http->call); /* with an early head it may still wait */
+    completion_end(&http->completion);
     http->call.record.end = "drained";
     bool between_events = http->streamed && (http->subscriber._stream == NULL || stream_at_boundary(&http->subscriber));
     stop_reading(http);

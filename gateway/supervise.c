@@ -21,7 +21,11 @@ struct supervisor {
     uint64_t served_since_us;
     uint64_t start_at_us; /* when the next process is to be started; 0: none is to be */
     uint64_t back_off_us;
+    pid_t former[HANDOVER_FORMER_MAX]; /* that drain; 0: none */
     bool ending, served_once;
+    bool finished; /* nobody serves any more, as was asked for */
+    bool hung_up;  /* SIGHUP came while a process was starting */
+    int exit_status;
 };
 
 static void fill(sigset_t *set)
@@ -54,6 +58,20 @@ static void start(struct supervisor *supervisor)
     start_later(supervisor);
 }
 
+/* The one before, which an older program made, may finish what it has. */
+static void retire(struct supervisor *supervisor)
+{
+    if (supervisor->serving == 0)
+        return;
+    kill(supervisor->serving, SIGTERM);
+    for (size_t i = 0; i < HANDOVER_FORMER_MAX; i++) {
+        if (supervisor->former[i] != 0)
+            continue;
+        supervisor->former[i] = supervisor->serving;
+        return;
+    }
+}
+
 /* The process that was started serves, or has failed. False if the supervisor is to end. */
 static bool look(struct supervisor *supervisor)
 {
@@ -64,19 +82,22 @@ static bool look(struct supervisor *supervisor)
         return true;
     supervisor->starting = (struct handover_child){0};
     if (state == HANDOVER_READY) {
-        /* The one before, which an older program made, may finish what it has. */
-        if (supervisor->serving != 0)
-            kill(supervisor->serving, SIGTERM);
+        retire(supervisor);
         log_text(LOG_INFO, "supervisor: process %ld serves", (long)pid);
         supervisor->serving = pid;
         supervisor->served_since_us = clock_us();
         supervisor->served_once = true;
         if (supervisor->ending)
             kill(pid, SIGTERM);
+        else if (supervisor->hung_up)
+            kill(pid, SIGHUP);
+        supervisor->hung_up = false;
         return true;
     }
-    if (supervisor->ending)
-        return false;
+    if (supervisor->ending) {
+        supervisor->finished = supervisor->serving == 0;
+        return true;
+    }
     if (supervisor->serving != 0) {
         log_text(LOG_ERROR, "supervisor: no upgrade: %s; process %ld goes on", error, (long)supervisor->serving);
         return true;
@@ -99,28 +120,41 @@ static void log_end_of(pid_t pid, int status, const char *what)
         log_text(LOG_ERROR, "supervisor: process %ld ended with status %d%s", (long)pid, WEXITSTATUS(status), what);
 }
 
-/* Looks whether the serving process has ended. False if the supervisor is to end too, with *exit_status. */
-static bool reap(struct supervisor *supervisor, int *exit_status)
+/* Whether any of the former processes still drains. */
+static bool reap_former(struct supervisor *supervisor)
+{
+    bool any = false;
+    for (size_t i = 0; i < HANDOVER_FORMER_MAX; i++) {
+        pid_t pid = supervisor->former[i];
+        if (pid != 0 && waitpid(pid, NULL, WNOHANG) != 0)
+            supervisor->former[i] = 0;
+        any = any || supervisor->former[i] != 0;
+    }
+    return any;
+}
+
+/* Looks whether the serving process has ended. */
+static void reap(struct supervisor *supervisor)
 {
     int status;
     pid_t pid = supervisor->serving;
     if (pid == 0 || waitpid(pid, &status, WNOHANG) != pid)
-        return true;
+        return;
     supervisor->serving = 0;
     bool well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     if (supervisor->starting.pid != 0)
-        return true;
+        return;
     if (well || supervisor->ending) {
         if (!well)
             log_end_of(pid, status, "");
-        *exit_status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-        return false;
+        supervisor->exit_status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+        supervisor->finished = true;
+        return;
     }
     if (clock_us() - supervisor->served_since_us > SETTLED_US)
         supervisor->back_off_us = BACK_OFF_MIN_US;
     log_end_of(pid, status, "; starting another");
     start_later(supervisor);
-    return true;
 }
 
 /* ---- signals ---- */
@@ -145,7 +179,8 @@ static void upgrade(struct supervisor *supervisor)
     char error[512] = "one is under way";
     bool free_to = supervisor->serving != 0 && supervisor->starting.pid == 0 && !supervisor->ending;
     if (free_to && check_program(error, sizeof(error)))
-        handover_replace(supervisor->listeners, supervisor->listener_count, supervisor->serving, error, sizeof(error));
+        handover_replace(supervisor->listeners, supervisor->listener_count, supervisor->serving, supervisor->former,
+                         error, sizeof(error));
     log_text(LOG_ERROR, "supervisor: no upgrade: %s", error);
 }
 
@@ -155,8 +190,13 @@ static void obey(struct supervisor *supervisor, int signal)
         upgrade(supervisor);
     else if (signal == SIGHUP && supervisor->serving != 0)
         kill(supervisor->serving, SIGHUP);
+    if (signal == SIGHUP)
+        supervisor->hung_up = supervisor->starting.pid != 0;
     if (signal != SIGTERM && signal != SIGINT)
         return;
+    for (size_t i = 0; supervisor->ending && i < HANDOVER_FORMER_MAX; i++)
+        if (supervisor->former[i] != 0)
+            kill(supervisor->former[i], signal); /* the second time all is cut short */
     supervisor->ending = true;
     supervisor->start_at_us = 0;
     if (supervisor->serving != 0)
@@ -170,7 +210,6 @@ static void obey(struct supervisor *supervisor, int signal)
 static int supervise(struct supervisor *supervisor)
 {
     sigset_t set;
-    int exit_status = 0;
     fill(&set);
     for (;;) {
         struct timespec soon = {.tv_nsec = LOOK_NS};
@@ -179,13 +218,15 @@ static int supervise(struct supervisor *supervisor)
         if (signal > 0)
             obey(supervisor, signal);
         if (supervisor->starting.pid != 0 && !look(supervisor))
-            return supervisor->ending ? 0 : 1;
-        if (!reap(supervisor, &exit_status))
-            return exit_status;
+            return 1;
+        reap(supervisor);
+        bool draining = reap_former(supervisor);
         if (supervisor->start_at_us != 0 && clock_us() >= supervisor->start_at_us)
             start(supervisor);
         if (supervisor->ending && supervisor->serving == 0 && supervisor->starting.pid == 0)
-            return 0;
+            supervisor->finished = true;
+        if (supervisor->finished && !draining)
+            return supervisor->exit_status;
     }
 }
 
@@ -207,6 +248,7 @@ int supervise_run(struct config *config, struct handover *handover)
 {
     struct supervisor supervisor = {.serving = handover->old, .back_off_us = BACK_OFF_MIN_US};
     int status = 1;
+    memcpy(supervisor.former, handover->former, sizeof(supervisor.former));
     block_signals();
     log_set(config->log_level, config->log_format);
     char error[512];
@@ -231,6 +273,7 @@ int supervise_old(struct handover *handover, const char *problem)
 {
     struct supervisor supervisor = {
         .serving = handover->old, .back_off_us = BACK_OFF_MIN_US, .served_since_us = clock_us(), .served_once = true};
+    memcpy(supervisor.former, handover->former, sizeof(supervisor.former));
     block_signals();
     handover_settle(handover);
     log_text(LOG_ERROR, "supervisor: no upgrade: %s; process %ld goes on", problem, (long)handover->old);

@@ -138,6 +138,15 @@ static void look_after(struct worker *worker)
 
 /* ---- making ready ---- */
 
+/* The listener has a count of its own: its configuration may be gone before it. */
+static void set_tls(struct worker_listener *listening, SSL_CTX *tls)
+{
+    if (tls != NULL)
+        SSL_CTX_up_ref(tls);
+    SSL_CTX_free(listening->accept_ctx.ssl_ctx);
+    listening->accept_ctx.ssl_ctx = tls;
+}
+
 static void listen_on(struct worker *worker, const struct listener *listener, int fd)
 {
     struct worker_listener *listening = &worker->listening[worker->listening_count++];
@@ -146,7 +155,7 @@ static void listen_on(struct worker *worker, const struct listener *listener, in
         .worker = worker, .address = listener->settings->address, .admin = listener->settings->admin};
     listening->accept_ctx.ctx = &worker->ctx;
     listening->accept_ctx.hosts = worker->globalconf.hosts;
-    listening->accept_ctx.ssl_ctx = site_tls(worker->site, listening->address, &known);
+    set_tls(listening, site_tls(worker->site, listening->address, &known));
     listening->sock = h2o_evloop_socket_create(worker->ctx.loop, fd, H2O_SOCKET_FLAG_DONT_READ);
     listening->sock->data = listening;
 }
@@ -318,7 +327,7 @@ static void change_site(struct worker *worker, struct site *site)
         bool known;
         SSL_CTX *tls = site_tls(site, worker->listening[i].address, &known);
         if (known)
-            worker->listening[i].accept_ctx.ssl_ctx = tls;
+            set_tls(&worker->listening[i], tls);
     }
 }
 
@@ -398,6 +407,8 @@ static void serve(struct worker *worker)
         ws_loop_run(worker->ws_loop);
     }
     stop_listening(worker);
+    for (size_t i = 0; i < worker->listening_count; i++)
+        set_tls(&worker->listening[i], NULL);
     free(worker->listening);
 }
 
@@ -405,7 +416,6 @@ static void serve(struct worker *worker)
 static void dispose(struct worker *worker)
 {
     h2o_loop_t *loop = worker->ctx.loop;
-    h2o_multithread_queue_t *queue = worker->ctx.queue;
     pthread_mutex_lock(&worker->lock);
     worker->ended = true;
     pthread_mutex_unlock(&worker->lock);
@@ -420,14 +430,11 @@ static void dispose(struct worker *worker)
     prober_destroy(worker->prober);
     pool_release(worker->pool);
     deadlines_run(&worker->deadlines, clock_us()); /* pools go by it */
-    h2o_multithread_unregister_receiver(queue, &worker->mailbox);
     h2o_timeout_unlink(&worker->due);
     h2o_timeout_unlink(&worker->ctx.http2._graceful_shutdown_timeout);
-    h2o_context_dispose(&worker->ctx);
-    free(queue);             /* which libh2o forgets */
     h2o_evloop_run(loop, 0); /* frees the sockets closed last */
-    h2o_evloop_destroy(loop);
-    h2o_config_dispose(&worker->globalconf);
+    /* The context, its queue and its loop stay until the process ends: libh2o cannot call a name's look-up back, and
+     * the thread that does it will report to them, whoever has asked. */
 }
 
 static void *run(void *arg)
@@ -478,6 +485,8 @@ void worker_wait(struct worker *worker)
     wait_until_told(worker);
 }
 
+static struct worker *ended; /* main thread only */
+
 void worker_destroy(struct worker *worker)
 {
     telemetry_dispose(&worker->telemetry);
@@ -489,7 +498,9 @@ void worker_destroy(struct worker *worker)
     pthread_mutex_destroy(&worker->lock);
     sem_destroy(&worker->told);
     sem_destroy(&worker->go);
-    free(worker);
+    /* Its libh2o context, which is in it, may still be reported to; see dispose. */
+    worker->next_ended = ended;
+    ended = worker;
 }
 
 struct worker *worker_of(h2o_req_t *req)

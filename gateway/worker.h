@@ -98,6 +98,7 @@ struct worker {
     bool told_drained;    /* running streams have been told that their time is up */
     uint64_t drain_by_us; /* when what still runs is cut off; 0: not draining */
     bool stopped;
+    struct worker *next_ended;
 };
 
 /* What a worker can be told, from any thread. */
@@ -130,7 +131,7 @@ void server_create_stores(struct server *server, const struct config *config);
 /* Waits until its thread has let go of everything. */
 void worker_wait(struct worker *worker);
 
-/* Frees what only matters until all workers have ended (the metrics that others may read). */
+/* Frees what only matters until all workers have ended (the metrics that others may read). The worker itself stays. */
 void worker_destroy(struct worker *worker);
 
 /* The worker that a request runs on. */

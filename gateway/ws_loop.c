@@ -3,6 +3,7 @@
 #include "gateway/worker.h"
 #include "gateway/ws_backend.h"
 #include "gateway/ws_session.h"
+#include <fcntl.h>
 #include <pthread.h>
 #include <unistd.h>
 #include <uv.h>
@@ -101,7 +102,7 @@ static struct ws_loop *create(struct worker *worker)
     pthread_mutex_lock(&starting);
     bool started = start_libwebsockets(loop);
     pthread_mutex_unlock(&starting);
-    int fd = started ? dup(uv_backend_fd(&loop->uv)) : -1;
+    int fd = started ? fcntl(uv_backend_fd(&loop->uv), F_DUPFD_CLOEXEC, 0) : -1;
     if (fd == -1) {
         stop_libwebsockets(loop);
         free(loop);

@@ -172,9 +172,9 @@ unit build-test
 end_to_end "AddressSanitizer and UndefinedBehaviorSanitizer" build-test
 
 if [ -z "$quick" ]; then
-    end_to_end "valgrind" build-test-clang --smoke --valgrind -j "$jobs"
+    end_to_end "valgrind" build-test-clang --smoke --few 2 --valgrind -j "$jobs"
     check "builds with ThreadSanitizer" build build-test-thread -DCMAKE_BUILD_TYPE=Debug -DWEIR_SANITIZE=thread
-    end_to_end "ThreadSanitizer, two workers" build-test-thread --smoke --workers 2 --slow 3
+    end_to_end "ThreadSanitizer, two workers" build-test-thread --smoke --few 4 --workers 2 --slow 3
     script "fuzzing, 10 seconds for each target" tests/fuzz/run.sh 10
 fi
 

@@ -16,16 +16,19 @@ from harness import Options, Scenario, Skip
 HERE = pathlib.Path(__file__).resolve().parent
 
 
-def collect(pattern, smoke):
+def collect(pattern, smoke, few):
     found = []
     for path in sorted(HERE.glob("test_*.py")):
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        before = len(found)
         for name, function in vars(module).items():
             if not name.startswith("test_") or not callable(function) or (smoke and not getattr(function, "smoke", False)):
                 continue
             title = f"{path.stem[5:]}: {name[5:].replace('_', ' ')}"
+            if few and len(found) - before >= few:
+                break
             if not pattern or pattern in title or pattern in name or pattern in path.stem:
                 found.append((title, function))
     return found
@@ -113,6 +116,7 @@ def main():
     parser.add_argument("-k", dest="pattern", default="", help="only scenarios whose name contains this")
     parser.add_argument("-j", dest="jobs", type=int, default=4)
     parser.add_argument("--smoke", action="store_true", help="only the scenarios marked for slow checkers")
+    parser.add_argument("--few", type=int, default=0, metavar="N", help="at most so many of each file")
     parser.add_argument("--valgrind", action="store_true")
     parser.add_argument("--workers", help="threads of the gateway where a scenario does not say")
     parser.add_argument("--strict", action="store_true", default=os.environ.get("WEIR_STRICT_TIMING") == "1",
@@ -126,7 +130,7 @@ def main():
     for program in (Options.weir, Options.fake):
         if not os.access(program, os.X_OK):
             sys.exit(f"{program} is not there: build first")
-    scenarios = collect(options.pattern, options.smoke)
+    scenarios = collect(options.pattern, options.smoke, options.few)
     counts = run_all(scenarios, options.jobs)
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
     sys.exit(1 if counts["failed"] or not scenarios else 0)

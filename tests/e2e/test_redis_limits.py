@@ -352,7 +352,6 @@ def test_limits_and_cache_wait_while_clients_leave_and_the_configuration_changes
         wire.close()
 
 
-@smoke
 def test_an_early_head_before_an_answer_that_is_no_stream(t):
     redis, fake = t.redis(), t.fake()
     routes = "routes:\n  - { path: /v1/models, depends: [\"limit:a\"] }\n"

@@ -1,10 +1,11 @@
 """A new configuration while the gateway runs: SIGHUP."""
 import concurrent.futures
 import signal
+import socket
 import ssl
 import threading
 
-from harness import chat, smoke, wait_until
+from harness import Options, Process, Wire, chat, free_port, smoke, wait_until
 
 CHAT = "/v1/chat/completions"
 HOLDS = "reload: the new configuration holds"
@@ -143,3 +144,44 @@ def test_metrics_can_be_read_while_limits_and_cache_come(t):
             assert all(run.result() == {200} for run in runs)
         wait_until(lambda weir=weir: weir.ask("POST", CHAT, None, chat()).header("x-ratelimit-limit") == "900", "the limit")
         weir.stop()
+
+
+def test_an_address_that_is_gone_from_the_file_serves_on(t):
+    """With the certificate of the last configuration that had it, which is long gone otherwise."""
+    fake, tls = t.fake(), t.certificate()
+    port = free_port()
+    backends = f"backends: [{{name: a, url: '{fake.url}'}}]\n"
+    listen = f"listen: [{{address: '127.0.0.1:{port}', tls: {{cert: {tls.cert}, key: {tls.key}}}}}]\n"
+    (t.dir / "tls.yaml").write_text(backends + listen)
+    process = Process(t, "tls", [Options.weir, "--config", t.dir / "tls.yaml", "--workers", "1", "--log-format", "json"])
+    context = tls.client()
+
+    def ask():
+        with Wire(("127.0.0.1", port), context) as wire:
+            wire.request("GET", "/livez")
+            return wire.response().status
+
+    def reloaded(text, count):
+        (t.dir / "tls.yaml").write_text(text)
+        process.signal(signal.SIGHUP)
+        wait_until(lambda: process.log().count(HOLDS) == count, "the reload")
+
+    wait_until(lambda: "serves on" in process.log(), "weir to serve")
+    assert ask() == 200
+    preconnected = socket.create_connection(("127.0.0.1", port))
+    reloaded(backends + listen, 1)
+    reloaded(backends + f"listen: [{{address: '127.0.0.1:{free_port()}'}}]\n", 2)
+    for _ in range(3):
+        assert ask() == 200
+    # TLS taken from the address, with a connection open that has said nothing yet.
+    reloaded(backends + f"listen: ['127.0.0.1:{port}']\n", 3)
+    preconnected.sendall(b"\x16\x03\x01")
+    assert preconnected.recv(100) == b""
+    preconnected.close()
+    with Wire(("127.0.0.1", port)) as wire:
+        wire.request("GET", "/livez")
+        assert wire.response().status == 200
+    process.signal()
+    assert process.wait() == 0, process.log()[-2000:]
+    process.kill()  # closes its log
+    t.processes.remove(process)

@@ -236,3 +236,38 @@ def test_the_serving_process_drains_when_its_supervisor_dies(t):
         raise AssertionError("somebody still listens")
     except OSError:
         pass
+
+
+def test_a_supervisor_leaves_no_dead_processes_and_waits_for_those_that_drain(t):
+    _, weir = supervised(t)
+    with weir.connect() as running:
+        running.request("POST", CHAT, {"x-fake": "events=30,pace_ms=100"}, chat())
+        head = running.head()
+        for _ in range(2):
+            pid = serving(weir)
+            weir.signal(signal.SIGUSR2)
+            wait_until(lambda: serving(weir) != pid, f"the next process\n{weir.log()[-600:]}", 30)
+        weir.signal()
+        assert b"".join(running.pieces(head)).endswith(b"[DONE]\n\n")
+    assert weir.wait() == 0
+
+
+def test_no_descriptor_reaches_the_next_program_but_those_that_are_meant_to(t):
+    redis = t.redis()
+    fake = t.fake()
+    weir = t.weir(config=f"backends: [{{name: a, url: '{fake.url}'}}]\nredis: redis://127.0.0.1:{redis.port}/0\n"
+                         "limits: {l: {limit: 100/minute}}\n")
+    wait_until(lambda: weir.ask("GET", "/readyz").json().get("redis") == "up", "redis to be up")
+    assert weir.stream().status == 200
+    with weir.connect() as wire:
+        wire.request("GET", "/ws/chat", {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13",
+                                         "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="})
+        assert b" 101 " in wire._until(b"\r\n\r\n")
+        for fd in os.listdir(f"/proc/{weir.pid}/fdinfo"):
+            try:
+                with open(f"/proc/{weir.pid}/fdinfo/{fd}", encoding="ascii") as f:
+                    flags = int(re.search(r"flags:\s+(\d+)", f.read())[1], 8)
+                where = os.readlink(f"/proc/{weir.pid}/fd/{fd}")
+            except FileNotFoundError:
+                continue
+            assert int(fd) < 3 or flags & os.O_CLOEXEC, (fd, where)
