@@ -39,8 +39,10 @@ struct balance_request {
 };
 #define BALANCE_NOBODY UINT32_MAX
 
-/* Chooses one of `count` >= 1 candidates, in time linear in their number; no more than BALANCE_CANDIDATES_MAX. */
 #define BALANCE_CANDIDATES_MAX 512
+
+/* Chooses one of `count` candidates, at least 1 and at most BALANCE_CANDIDATES_MAX, in time linear in their number.
+ * Returns its index. */
 size_t balance_choose(const struct balance_request *request, const struct balance_candidate *candidates, size_t count);
 
 /* An average that jumps up to a peak at once and comes down slowly (Finagle's peak EWMA): `sample_us` now, `average_us`

@@ -50,6 +50,7 @@ struct fleet_settings {
     size_t alias_count;
 };
 
+/* Sets every default; no aliases. */
 void fleet_settings_init(struct fleet_settings *settings);
 
 struct fleet;
@@ -156,6 +157,8 @@ enum fleet_standing {
     FLEET_CLOSED, /* ejected or paused; only where nobody else is left */
     FLEET_LEAVING /* drained */
 };
+
+/* How a server stands at `now_us`. The first is the second's rarer half, for one that is ejected or paused. */
 enum fleet_standing fleet_standing_closed(const struct fleet_server *server, uint64_t until_us, uint64_t now_us);
 static inline enum fleet_standing fleet_standing(const struct fleet_server *server, uint64_t now_us)
 {

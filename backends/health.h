@@ -114,8 +114,9 @@ void health_probed_down(struct health *health, const struct health_settings *set
 /* Whether nothing needs to be told of answers and ends: healthy, and no failure to be forgotten. */
 bool health_is_calm(const struct health *health);
 
-/* How much of its weight a server in slow start gets, of HEALTH_FULL. */
 #define HEALTH_FULL 256
+
+/* How much of its weight a server in slow start gets, of HEALTH_FULL. */
 unsigned health_share(uint64_t slow_since_us, uint64_t slow_start_us, uint64_t now_us);
 
 #endif

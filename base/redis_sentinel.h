@@ -19,6 +19,7 @@ struct redis_sentinel_settings {
     void *owner;
 };
 
+/* One that asks nobody yet. `settings` are copied; what they point to must outlive it. */
 struct redis_sentinel *redis_sentinel_create(const struct redis_sentinel_settings *settings);
 
 /* Not from within its callbacks. */

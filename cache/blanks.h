@@ -12,6 +12,7 @@ struct blanks {
     uint8_t _order[256][8]; /* by which of eight bytes are blanks (bits): where those that stay come from */
 };
 
+/* Looks at what the processor can do, and makes the table. */
 void blanks_init(struct blanks *blanks);
 
 /* Copies `len` bytes to `to`, which has room for as many, without blanks (space, tab, CR, LF). Returns how many there

@@ -40,6 +40,8 @@ bool redis_purge_epoch(const redisReply *mget, unsigned char epoch[CACHE_EPOCH_L
 struct redis_purge_origin {
     char id[REDIS_PURGE_ORIGIN_LEN + 1];
 };
+
+/* Makes a new one. Once, before the workers start. */
 void redis_purge_origin_init(struct redis_purge_origin *origin);
 
 /* A purge on its way. */

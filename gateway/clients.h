@@ -17,8 +17,9 @@ enum clients_verdict {
     CLIENTS_PENALTY,  /* it has flooded before, and waits */
 };
 
+/* Remembers nobody yet. Any thread may use it; NULL is fine to destroy. */
 struct clients *clients_create(void);
-void clients_destroy(struct clients *clients); /* NULL is fine */
+void clients_destroy(struct clients *clients);
 
 /* A connection from `address`. Unless it is admitted, nothing is counted. Any thread, as all that follow. */
 enum clients_verdict clients_enter(struct clients *clients, const struct in6_addr *address, unsigned per_address,
