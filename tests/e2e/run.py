@@ -130,6 +130,8 @@ def main():
     for program in (Options.weir, Options.fake):
         if not os.access(program, os.X_OK):
             sys.exit(f"{program} is not there: build first")
+    # Under nohup it would be ignored, by the gateways too, and the scenarios that reload would wait for ever.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     scenarios = collect(options.pattern, options.smoke, options.few)
     counts = run_all(scenarios, options.jobs)
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
