@@ -73,35 +73,41 @@ static void fields_add_line(struct fields *fields, const char *line, const char 
         fields->name = (struct span){value, (size_t)(end - value)};
 }
 
-/* Reads the lines of [p, end), of which the first may be the rest of a line of kind `first`. Lines that end at or
- * before `stop` only, if that is not NULL; returns the kind of line in which `stop` lies. There is no blank line in the
- * text, so an empty one is a CRLF's second half. */
-static enum line fields_read(struct fields *fields, const char *p, const char *end, enum line first, const char *stop)
+/* Reads the lines of [p, end), of which the first may be the rest of a line of kind `first`. Up to the line in which
+ * `*stop` lies only, if `stop` is not NULL; returns that line's kind. A stop before a data line's value moves on to it:
+ * the field's name behind the stop would pass for data. There is no blank line in the text, so an empty one is a CRLF's
+ * second half. */
+static enum line fields_read(struct fields *fields, const char *p, const char *end, enum line first, const char **stop)
 {
     struct eols eols = {end, NULL, NULL};
 
     for (enum line kind = first; p < end; kind = LINE_START) {
-        if (stop != NULL && p >= stop)
+        if (stop != NULL && p >= *stop)
             return kind;
         const char *eol = eols_next(&eols, p);
         if (kind == LINE_DATA)
             fields_add_data(fields, p, eol);
         else if (kind == LINE_START)
             fields_add_line(fields, p, eol);
-        if (stop != NULL && eol >= stop) {
+        if (stop != NULL && eol >= *stop) {
             if (kind != LINE_START)
                 return kind;
-            return eol - p >= 5 && memcmp(p, "data:", 5) == 0 ? LINE_DATA : LINE_FIELD;
+            if (eol - p < 5 || memcmp(p, "data:", 5) != 0)
+                return LINE_FIELD;
+            const char *value = p + 5 < eol && p[5] == ' ' ? p + 6 : p + 5;
+            if (*stop < value)
+                *stop = value;
+            return LINE_DATA;
         }
         p = eol + 1;
     }
     return LINE_START;
 }
 
-/* The fields of the block in the carry, up to `stop` (NULL: all of it). `head` receives the beginning of data that was
- * cut off; the result is as fields_read's. */
+/* The fields of the block in the carry, up to `*stop` (NULL: all of it). `head` receives the beginning of data that was
+ * cut off; the rest is as fields_read's. */
 static enum line carry_read(const struct sse_scanner *scanner, struct fields *fields, struct span *head,
-                            const char *stop)
+                            const char **stop)
 {
     size_t kept = (size_t)scanner->_name_len + scanner->_head_len;
 
@@ -116,11 +122,11 @@ static void carry_cut(struct sse_scanner *scanner)
 {
     struct fields fields = {SPAN_NONE, SPAN_NONE, false};
     struct span head;
-    size_t keep = scanner->_window / 4;
-    const char *end = scanner->_carry + scanner->_carry_len;
+    const char *end = scanner->_carry + scanner->_carry_len, *kept = end - scanner->_window / 4;
     char name_kept[NAME_MAX_KEPT], head_kept[HEAD_KEPT];
 
-    scanner->_resume = carry_read(scanner, &fields, &head, end - keep);
+    scanner->_resume = carry_read(scanner, &fields, &head, &kept);
+    size_t keep = (size_t)(end - kept);
     if (!scanner->_cut_data && fields.has_data)
         head = fields.data.len > HEAD_KEPT ? (struct span){fields.data.base, HEAD_KEPT} : fields.data;
     /* A name of no protocol we know: rather none than part of one. */
@@ -133,7 +139,7 @@ static void carry_cut(struct sse_scanner *scanner)
         memcpy(head_kept, head.base, head.len);
     scanner->_name_len = (uint16_t)fields.name.len;
     scanner->_head_len = (uint16_t)head.len;
-    memmove(scanner->_carry + fields.name.len + head.len, end - keep, keep);
+    memmove(scanner->_carry + fields.name.len + head.len, kept, keep);
     memcpy(scanner->_carry, name_kept, fields.name.len);
     memcpy(scanner->_carry + fields.name.len, head_kept, head.len);
     scanner->_carry_len = (uint32_t)(fields.name.len + head.len + keep);

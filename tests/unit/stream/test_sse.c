@@ -430,6 +430,34 @@ START_TEST(a_cut_loses_nothing_of_the_end)
 }
 END_TEST
 
+/* Wherever a cut meets a data line, no part of the field's name passes for data. */
+START_TEST(a_cut_in_a_field_name_adds_nothing_to_the_data)
+{
+    static const char data[] = "\ndata: first\ndata: last\n:", all[] = "first\ndata: last";
+    char text[1500];
+
+    for (size_t len = 740; len != 790; ++len) {
+        struct sse_scanner scanner;
+        struct log log = {.count = 0};
+
+        memset(text, 'x', sizeof(text));
+        memcpy(text + len, data, strlen(data));
+        memcpy(text + sizeof(text) - 2, "\n\n", 2);
+        sse_scanner_init(&scanner, 1024);
+        for (size_t i = 0; i < sizeof(text); i += 100)
+            feed(&scanner, (struct span){text + i, 100}, &log);
+        sse_scanner_dispose(&scanner);
+        ck_assert_uint_eq(log.count, 1);
+        ck_assert(log.records[0].cut && log.records[0].has_data);
+        size_t kept = strlen(log.records[0].data);
+        ck_assert_uint_le(kept, strlen(all));
+        ck_assert_str_eq(log.records[0].data, all + strlen(all) - kept);
+        if (log.records[0].head[0] != '\0')
+            ck_assert_mem_eq(log.records[0].head, all, strlen(log.records[0].head));
+    }
+}
+END_TEST
+
 START_TEST(a_megabyte_without_a_newline)
 {
     struct sse_scanner scanner;
@@ -501,6 +529,7 @@ int main(void)
                                   what_begins_like_a_byte_order_mark_is_not_copied,
                                   cuts_know_the_line_they_fall_in,
                                   a_cut_loses_nothing_of_the_end,
+                                  a_cut_in_a_field_name_adds_nothing_to_the_data,
                                   a_megabyte_without_a_newline,
                                   random_pieces};
     Suite *suite = suite_create("sse");
