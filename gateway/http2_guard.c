@@ -2,6 +2,7 @@
 #include "base/bucket.h"
 #include "base/clock.h"
 #include "gateway/connection.h"
+#include "gateway/http2_rules.h"
 #include <h2o/http1.h>
 #include <h2o/http2.h>
 #include <h2o/http2_internal.h>
@@ -60,16 +61,11 @@ struct http2_guard {
     expect_cb next;            /* what it expects now */
     h2o_socket_cb on_read;     /* libh2o's; what the socket's stands as for as long as `conn` lives */
     h2o_socket_t *sock;
+    struct http2_rules rules;
     struct bucket buckets[KINDS];
     enum kind doomed; /* NONE: no */
     unsigned continuations, data_frames;
     size_t block;
-};
-
-struct frame {
-    size_t length;
-    uint8_t type, flags;
-    uint32_t stream_id;
 };
 
 bool http2_guard_fits(void)
@@ -183,7 +179,7 @@ size_t http2_guard_refuse_newest(struct http2_guard *guard)
 
 /* ---- frames ---- */
 
-static void weigh_data(struct http2_guard *guard, const struct frame *frame)
+static void weigh_data(struct http2_guard *guard, const struct http2_frame *frame)
 {
     static const struct timeval never = {0};
     bool last = (frame->flags & H2O_HTTP2_FRAME_FLAG_END_STREAM) != 0;
@@ -200,7 +196,7 @@ static void weigh_data(struct http2_guard *guard, const struct frame *frame)
     }
 }
 
-static void weigh(struct http2_guard *guard, const struct frame *frame)
+static void weigh(struct http2_guard *guard, const struct http2_frame *frame)
 {
     static const enum kind kind_of[] = {
         [H2O_HTTP2_FRAME_TYPE_HEADERS] = REQUEST,    [H2O_HTTP2_FRAME_TYPE_PRIORITY] = PRIORITY,
@@ -226,7 +222,7 @@ static void weigh(struct http2_guard *guard, const struct frame *frame)
 
 /* A short block can stand for a great many fields (RFC 7541 §7.3); those of a request that is never finished would
  * stay. */
-static void look_at_fields(struct http2_guard *guard, const struct frame *frame)
+static void look_at_fields(struct http2_guard *guard, const struct http2_frame *frame)
 {
     if ((frame->type != H2O_HTTP2_FRAME_TYPE_HEADERS && frame->type != H2O_HTTP2_FRAME_TYPE_CONTINUATION) ||
         (frame->flags & H2O_HTTP2_FRAME_FLAG_END_HEADERS) == 0)
@@ -239,15 +235,16 @@ static void look_at_fields(struct http2_guard *guard, const struct frame *frame)
 static ssize_t on_frame(h2o_http2_conn_t *conn, const uint8_t *src, size_t len, const char **err_desc)
 {
     struct http2_guard *guard = connection_guard(conn->sock);
-    struct frame frame = {0};
+    struct http2_frame frame = {0};
     bool whole = guard->next != guard->preface && len >= FRAME_HEAD;
     if (whole) {
-        frame = (struct frame){.length = (size_t)src[0] << 16 | (size_t)src[1] << 8 | src[2],
-                               .type = src[3],
-                               .flags = src[4],
-                               .stream_id =
-                                   ((uint32_t)src[5] << 24 | (uint32_t)src[6] << 16 | (uint32_t)src[7] << 8 | src[8]) &
-                                   0x7fffffff};
+        frame = (struct http2_frame){
+            .length = (size_t)src[0] << 16 | (size_t)src[1] << 8 | src[2],
+            .type = src[3],
+            .flags = src[4],
+            .stream_id =
+                ((uint32_t)src[5] << 24 | (uint32_t)src[6] << 16 | (uint32_t)src[7] << 8 | src[8]) & 0x7fffffff,
+            .payload = src + FRAME_HEAD};
         whole = frame.length <= FRAME_MAX && len >= FRAME_HEAD + frame.length;
     }
     if (whole && guard->doomed == NONE)
@@ -257,6 +254,9 @@ static ssize_t on_frame(h2o_http2_conn_t *conn, const uint8_t *src, size_t len, 
         *err_desc = "flood";
         return H2O_HTTP2_ERROR_ENHANCE_YOUR_CALM;
     }
+    int error = whole ? http2_rules_check(&guard->rules, conn, &frame, err_desc) : 0;
+    if (error != 0)
+        return error;
     /* Extensions are to be ignored (RFC 9113 §5.5); libh2o does, but writes a line about each to stderr. */
     if (whole && guard->next == guard->frames && frame.type > H2O_HTTP2_FRAME_TYPE_CONTINUATION)
         return (ssize_t)(FRAME_HEAD + frame.length);
@@ -273,9 +273,12 @@ static ssize_t on_frame(h2o_http2_conn_t *conn, const uint8_t *src, size_t len, 
         *err_desc = "no progress";
         return H2O_HTTP2_ERROR_PROTOCOL;
     }
-    if (whole && consumed > 0)
+    if (whole && consumed > 0) {
+        http2_rules_complete(&guard->rules, conn, &frame);
         look_at_fields(guard, &frame);
-    return consumed;
+    }
+    /* That code is libh2o's own; it comes of trailers alone. */
+    return consumed == H2O_HTTP2_ERROR_INVALID_HEADER_CHAR ? H2O_HTTP2_ERROR_PROTOCOL : consumed;
 }
 
 void http2_guard_accept(struct http2_guard *guard, h2o_accept_ctx_t *accept_ctx, h2o_socket_t *sock,

@@ -3,6 +3,7 @@
 #include "base/http_text.h"
 #include "gateway/address.h"
 #include "gateway/http2_guard.h"
+#include "gateway/http2_rules.h"
 #include "gateway/http_call.h"
 #include "gateway/security.h"
 #include "gateway/worker.h"
@@ -63,6 +64,8 @@ static struct span span_of_iovec(h2o_iovec_t iovec)
  */
 static const char *find_dirt(h2o_req_t *req)
 {
+    if (!http2_rules_length_agrees(req))
+        return "Content-Length promises a body that does not come";
     if (!http_text_is_clean(span_of_iovec(req->path)) || memchr(req->path.base, ' ', req->path.len) != NULL ||
         !http_text_is_token(span_of_iovec(req->method)) || !http_text_is_clean(span_of_iovec(req->authority)))
         return "the request line has characters that do not belong there";
@@ -255,6 +258,9 @@ bool http_request_read(struct http_call *http)
 {
     h2o_req_t *req = http->req;
     struct call *call = &http->call;
+    size_t fields = req->headers.size;
+    if (req->version >= 0x200)
+        http2_rules_cut_trailers(req);
     copy_headers(http);
     find_ids(http);
     find_client(call, req);
@@ -275,7 +281,7 @@ bool http_request_read(struct http_call *http)
         problem = "the request target is not a path";
     if (problem != NULL)
         return refuse(http, problem);
-    if (req->headers.size > HTTP2_GUARD_FIELDS_MAX)
+    if (fields > HTTP2_GUARD_FIELDS_MAX)
         connection_too_many_fields(http->connection);
     if (req->headers.size > HEADERS_MAX || head_size(call) > HEAD_MAX)
         return refuse_large_head(http);
