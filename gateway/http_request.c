@@ -69,10 +69,15 @@ static const char *find_dirt(h2o_req_t *req)
     if (!http_text_is_clean(span_of_iovec(req->path)) || memchr(req->path.base, ' ', req->path.len) != NULL ||
         !http_text_is_token(span_of_iovec(req->method)) || !http_text_is_clean(span_of_iovec(req->authority)))
         return "the request line has characters that do not belong there";
-    for (size_t i = 0; i < req->headers.size; i++)
-        if (!http_text_is_clean(span_of_iovec(req->headers.entries[i].value)) ||
-            !http_text_is_token(span_of_iovec(*req->headers.entries[i].name)))
+    if (memchr(req->authority.base, '@', req->authority.len) != NULL)
+        return "the authority names a user"; /* RFC 9113 §8.3.1 */
+    for (size_t i = 0; i < req->headers.size; i++) {
+        struct span value = span_of_iovec(req->headers.entries[i].value);
+        if (!http_text_is_clean(value) || !http_text_is_token(span_of_iovec(*req->headers.entries[i].name)))
             return "a header's name or value has characters that do not belong there";
+        if (span_trim(value).len != value.len)
+            return "a header's value begins or ends with white space"; /* RFC 9113 §8.2.1 */
+    }
     return NULL;
 }
 
@@ -188,6 +193,35 @@ static void find_cors(struct http_call *http)
 
 /* ---- the whole ---- */
 
+/* Over HTTP/2 each cookie may come in a field of its own, which HTTP/1.1 does not know (RFC 9113 §8.2.3). Returns how
+ * many headers are left. */
+static size_t join_cookies(h2o_mem_pool_t *pool, struct header *headers, size_t count)
+{
+    size_t size = 0, cookies = 0, kept = 0, first = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!span_eq(headers[i].name, SPAN("cookie")))
+            continue;
+        if (cookies++ == 0)
+            first = i;
+        size += headers[i].value.len + 2;
+    }
+    if (cookies < 2)
+        return count;
+    char *joined = h2o_mem_alloc_pool(pool, size), *at = joined;
+    for (size_t i = 0; i < count; i++) {
+        bool cookie = span_eq(headers[i].name, SPAN("cookie"));
+        if (cookie) {
+            if (i != first)
+                at = mempcpy(at, "; ", 2);
+            at = mempcpy(at, headers[i].value.base, headers[i].value.len);
+        }
+        if (!cookie || i == first)
+            headers[kept++] = headers[i];
+    }
+    headers[first].value = (struct span){joined, (size_t)(at - joined)};
+    return kept;
+}
+
 static void copy_headers(struct http_call *http)
 {
     h2o_req_t *req = http->req;
@@ -200,6 +234,8 @@ static void copy_headers(struct http_call *http)
     }
     http->call.headers = headers;
     http->call.header_count = req->headers.size;
+    if (req->version >= 0x200)
+        http->call.header_count = join_cookies(&req->pool, headers, req->headers.size);
 }
 
 /* The path and query of a target in absolute form (RFC 9112 §3.2.2); any other target as it is. */
