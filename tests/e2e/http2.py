@@ -6,16 +6,26 @@ import time
 from options import Options
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
-END_STREAM, END_HEADERS = 1, 4
-INITIAL_WINDOW_SIZE = 4
-REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 7, 8, 11
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+END_STREAM = ACK = 1
+END_HEADERS, PADDED, WITH_PRIORITY = 4, 8, 0x20
+HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = range(1, 7)
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, SETTINGS_TIMEOUT, STREAM_CLOSED, FRAME_SIZE_ERROR = range(7)
+REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, CONNECT_ERROR, ENHANCE_YOUR_CALM = range(7, 12)
 FRAGMENT = 16000  # a frame holds 16384 bytes unless the peer allows more
 STATIC = {8: 200, 9: 204, 10: 206, 11: 304, 12: 400, 13: 404, 14: 500}  # RFC 7541 Appendix A
 
 
 def frame(kind, flags, stream, payload=b""):
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def setting(identifier, value):
+    return struct.pack(">HI", identifier, value)
+
+
+def window_update(stream, by):
+    return frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", by))
 
 
 def hpack_length(n):
@@ -55,14 +65,15 @@ def status_of(block):
 
 
 class Http2:
-    """One client connection. `window` is what each stream may send before it is given more."""
-    def __init__(self, weir, window=None, acknowledge=True, **options):
+    """One client connection. `window` is what each stream may send before it is given more; `greeting` is sent in place of
+    the preface and its SETTINGS."""
+    def __init__(self, weir, window=None, acknowledge=True, greeting=None, **options):
         self.wire, self.acknowledge = weir.connect(**options), acknowledge
         self.buffer = b""
         self.status, self.data, self.ended, self.resets = {}, {}, set(), {}
         self.goaway, self.closed = None, False
         settings = b"" if window is None else struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
-        self.wire.send(PREFACE + frame(SETTINGS, 0, 0, settings))
+        self.wire.send(PREFACE + frame(SETTINGS, 0, 0, settings) if greeting is None else greeting)
 
     def __enter__(self):
         return self
@@ -84,7 +95,7 @@ class Http2:
         self.send(head_frames(stream, head("POST", path, headers)) + frame(DATA, END_STREAM, stream, body))
 
     def open_window(self, stream, by):
-        self.send(frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", by)))
+        self.send(window_update(stream, by))
 
     def reset(self, stream):
         self.send(frame(RST_STREAM, 0, stream, struct.pack(">I", 8)))
