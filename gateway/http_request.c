@@ -64,6 +64,8 @@ static struct span span_of_iovec(h2o_iovec_t iovec)
  */
 static const char *find_dirt(h2o_req_t *req)
 {
+    /* libh2o refuses the others (RFC 9113 §8.2.2). */
+    static const struct span of_connections[] = {SPAN("keep-alive"), SPAN("proxy-connection")};
     if (!http2_rules_length_agrees(req))
         return "Content-Length promises a body that does not come";
     if (!http_text_is_clean(span_of_iovec(req->path)) || memchr(req->path.base, ' ', req->path.len) != NULL ||
@@ -72,8 +74,11 @@ static const char *find_dirt(h2o_req_t *req)
     if (memchr(req->authority.base, '@', req->authority.len) != NULL)
         return "the authority names a user"; /* RFC 9113 §8.3.1 */
     for (size_t i = 0; i < req->headers.size; i++) {
+        struct span name = span_of_iovec(*req->headers.entries[i].name);
         struct span value = span_of_iovec(req->headers.entries[i].value);
-        if (!http_text_is_clean(value) || !http_text_is_token(span_of_iovec(*req->headers.entries[i].name)))
+        if (span_in(name, of_connections, sizeof(of_connections) / sizeof(of_connections[0])))
+            return "a header that HTTP/2 does not have";
+        if (!http_text_is_clean(value) || !http_text_is_token(name))
             return "a header's name or value has characters that do not belong there";
         if (span_trim(value).len != value.len)
             return "a header's value begins or ends with white space"; /* RFC 9113 §8.2.1 */

@@ -38,6 +38,9 @@ def waiting(stream):
     return post(stream, WAITING)
 
 
+OPEN = headers(1, POST, END_HEADERS)  # a request whose body is still to come
+
+
 def reset(stream, code=CANCEL):
     return frame(RST_STREAM, 0, stream, struct.pack(">I", code))
 
@@ -156,10 +159,10 @@ def answers(status=200, stream=1, body=None):
     return check
 
 
-def echoes(*fields, body=None, without=()):
+def echoes(*fields, stream=1, body=None, without=()):
     """The backend has seen these fields, this body, and none of the fields in `without`."""
     def check(client):
-        status, data = client.answer(1)
+        status, data = client.answer(stream)
         assert status == 200, f"expected 200: {status} {data!r}"
         seen = json.loads(data)
         for field in fields:
@@ -168,6 +171,10 @@ def echoes(*fields, body=None, without=()):
         assert body is None or seen["body"].encode("latin-1") == body, (len(seen["body"]), seen["body"][:100])
         client.is_alive()
     return check
+
+
+def both(first, second):
+    return lambda client: [first(client), second(client)]
 
 
 # ---------------------------------------------------------------- the run

@@ -1,7 +1,7 @@
 """HTTP/2 framing, stream states and flow control, clause by clause of RFC 9113 (sections 3 to 7)."""
 import struct
 
-from h2_cases import (BODY, CHAT, ECHO, GET, JSON, POST, WAITING, Case, Client, after_answer, answers, closes, echoes, ends, headers,
+from h2_cases import (BODY, CHAT, ECHO, GET, JSON, OPEN, POST, Case, Client, after_answer, answers, closes, echoes, ends, headers,
                       ignored, ping, play, post, priority, reset, resets, settings, waiting)
 from harness import smoke, wait_until
 from http2 import (ACK, CONTINUATION, DATA, ENABLE_PUSH, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR,
@@ -10,7 +10,6 @@ from http2 import (ACK, CONTINUATION, DATA, ENABLE_PUSH, END_HEADERS, END_STREAM
                    RST_STREAM, SETTINGS, STREAM_CLOSED, WINDOW_UPDATE, WITH_PRIORITY, frame, head, hpack, window_update)
 
 FIELD = hpack([(b"x-a", b"b")])
-OPEN = headers(1, POST, END_HEADERS)  # a request whose body is still to come
 SHUT = {"window": 0}  # no answer has a body until the client gives window
 WIDE = 0x7fffffff
 
