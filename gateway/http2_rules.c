@@ -39,6 +39,23 @@ static bool overflows_a_window(h2o_http2_conn_t *conn, const struct http2_frame 
     return false;
 }
 
+/* A stream whose last bytes are being written. Nothing is sent on it any more, whatever window it has; libh2o, though,
+ * asserts that no window opens there. */
+static void keep_window_open(h2o_http2_stream_t *stream) /* NULL is fine */
+{
+    if (stream != NULL && stream->state == H2O_HTTP2_STREAM_STATE_END_STREAM &&
+        h2o_http2_window_get_window(&stream->output_window) <= 0)
+        stream->output_window._avail = 1;
+}
+
+static void keep_windows_open(h2o_http2_conn_t *conn)
+{
+    const khash_t(h2o_http2_stream_t) *streams = conn->streams;
+    for (khiter_t i = 0; i != kh_end(streams); i++)
+        if (kh_flags_live(streams->flags, i))
+            keep_window_open(kh_val(streams, i));
+}
+
 /* A further header block on a stream is the trailers'. */
 static void mark_trailers(h2o_http2_conn_t *conn, uint32_t stream_id)
 {
@@ -79,15 +96,20 @@ int http2_rules_check(struct http2_rules *rules, h2o_http2_conn_t *conn, const s
         return 0;
     case H2O_HTTP2_FRAME_TYPE_DATA:
     case H2O_HTTP2_FRAME_TYPE_WINDOW_UPDATE:
-        if (id == 0 || !is_idle(conn, id))
-            return 0;
-        *err_desc = "a frame on an idle stream"; /* RFC 9113 §5.1; libh2o would reset a stream that never was */
-        return H2O_HTTP2_ERROR_PROTOCOL;
+        if (id != 0 && is_idle(conn, id)) {
+            *err_desc = "a frame on an idle stream"; /* RFC 9113 §5.1; libh2o would reset a stream that never was */
+            return H2O_HTTP2_ERROR_PROTOCOL;
+        }
+        if (id != 0 && frame->type == H2O_HTTP2_FRAME_TYPE_WINDOW_UPDATE)
+            keep_window_open(h2o_http2_conn_get_stream(conn, id));
+        return 0;
     case H2O_HTTP2_FRAME_TYPE_SETTINGS:
-        if (!overflows_a_window(conn, frame))
-            return 0;
-        *err_desc = "flow control window overflow";
-        return H2O_HTTP2_ERROR_FLOW_CONTROL;
+        if (overflows_a_window(conn, frame)) {
+            *err_desc = "flow control window overflow";
+            return H2O_HTTP2_ERROR_FLOW_CONTROL;
+        }
+        keep_windows_open(conn);
+        return 0;
     default:
         return 0;
     }

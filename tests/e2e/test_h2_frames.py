@@ -1,5 +1,6 @@
 """HTTP/2 framing, stream states and flow control, clause by clause of RFC 9113 (sections 3 to 7)."""
 import struct
+import time
 
 from h2_cases import (BODY, CHAT, ECHO, GET, JSON, OPEN, POST, Case, Client, after_answer, answers, closes, echoes, ends, headers,
                       ignored, ping, play, post, priority, reset, resets, settings, waiting)
@@ -297,3 +298,26 @@ def test_all_of_it_over_tls(t):
     weir = t.weir(t.fake(), tls=certificate)
     weir.tls_context = certificate.client(alpn=("h2",))
     play(weir, STARTING + FORMAT + STATES + FRAMES + SENDING)
+
+
+@smoke
+def test_a_window_that_opens_behind_an_answer_harms_nobody(t):
+    """The answers fill their windows to the last byte and wait in the socket. As over a real network, that one takes
+    little: libh2o would take what it cannot write at once for a bug of its own, and abort."""
+    _, weir = t.pair()
+    page = headers(1, head("GET", "/"))
+    with Client(weir) as client:
+        client.send(page)
+        size = len(client.answer(1)[1])
+    streams = range(1, 121, 2)
+    for opening in (b"".join(window_update(i, 1) for i in streams), settings((INITIAL_WINDOW_SIZE, size + 1)),
+                    settings((INITIAL_WINDOW_SIZE, 0)) + settings((INITIAL_WINDOW_SIZE, size + 1)) * 2):
+        with Client(weir, window=size, rcvbuf=2048, maxseg=536) as client:
+            client.send(window_update(0, 1 << 20) + b"".join(headers(i, head("GET", "/")) for i in streams))
+            time.sleep(0.3)  # for them to be written, as far as that goes
+            client.send(opening)
+            time.sleep(0.1)
+            for stream in streams:
+                status, body = client.answer(stream)
+                assert status == 200 and len(body) == size, (stream, status, body)
+            client.is_alive()

@@ -36,13 +36,15 @@ class Response:
 
 class Wire:
     """One client connection, byte by byte."""
-    def __init__(self, address, tls=None, sni=None, timeout=15.0, rcvbuf=None, source=None):
+    def __init__(self, address, tls=None, sni=None, timeout=15.0, rcvbuf=None, source=None, maxseg=None):
         if isinstance(address, str):
             self.sock = socket.socket(socket.AF_UNIX)
         else:
             self.sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
             if rcvbuf:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+            if maxseg:
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, maxseg)
         if source:
             self.sock.bind((source, 0))
         self.sock.settimeout(timeout * Options.slow)
