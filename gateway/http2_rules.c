@@ -9,6 +9,11 @@
 /* Stands between the headers and the trailers of a request. */
 static h2o_iovec_t trailers_mark = {H2O_STRLIT("")};
 
+void http2_rules_init(void)
+{
+    H2O_TOKEN_CACHE_DIGEST->http2_should_reject = 1;
+}
+
 static uint32_t read_32(const uint8_t *at)
 {
     return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];

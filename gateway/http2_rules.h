@@ -9,6 +9,11 @@
 
 struct st_h2o_http2_conn_t;
 
+/* To be called once, before libh2o serves anybody. It unpacks the header Cache-Digest, of an expired draft, as it
+ * decodes it: named a thousand times in a block of some kilobytes, that takes seconds and half a gigabyte. A request
+ * that has it is refused, as those with headers of HTTP/1.1's connections are. */
+void http2_rules_init(void);
+
 /* A whole frame (RFC 9113 §4.1). `payload` is what libh2o's socket holds. */
 struct http2_frame {
     size_t length;

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "gateway/crash.h"
 #include "gateway/http2_guard.h"
+#include "gateway/http2_rules.h"
 #include "gateway/limit.h"
 #include "gateway/notify.h"
 #include "gateway/signals.h"
@@ -188,7 +189,9 @@ int server_run(struct config *config, const struct config_options *options, stru
     }
     handover_settle(handover);
     log_start(config->log_level, config->log_format, STDERR_FILENO);
-    if (!http2_guard_fits())
+    if (http2_guard_fits())
+        http2_rules_init();
+    else
         log_text(LOG_ERROR, "libh2o is not the version 2.2.5 that weir knows how to guard: HTTP/2 is not served");
     for (size_t i = 0; i < server.worker_count; i++)
         worker_go(server.workers[i]);

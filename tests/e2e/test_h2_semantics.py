@@ -1,6 +1,7 @@
 """Requests and answers over HTTP/2, clause by clause of RFC 9113 section 8. More of smuggling is in test_smuggling.py."""
 from h2_cases import (BODY, CHAT, ECHO, ECHO_PATH, GET, JSON, OPEN, POST, Case, answers, both, echoes, ends, headers, ignored, play, post, resets)
-from harness import smoke
+from hpack import INCREMENTAL, indexed, literal
+from harness import Options, smoke
 from http2 import (CONTINUATION, DATA, END_HEADERS, END_STREAM, PROTOCOL_ERROR, PUSH_PROMISE, STREAM_CLOSED, frame, head, hpack)
 
 LENGTH = len(BODY)
@@ -116,6 +117,16 @@ PSEUDO = [
     Case("8.5", "CONNECT with everything", request(method=b"CONNECT"), answers(405)),
 ]
 
+# A header that libh2o would decode each time it is named (-A____ stands for very many entries), before anybody counts fields.
+DIGEST = literal(INCREMENTAL, b"cache-digest", b"-A" + b"_" * 4000)
+BOMBS = [
+    Case("10.5.1", "a Cache-Digest", headers(1, GET + hpack([(b"cache-digest", b"AfdA")])), ends(PROTOCOL_ERROR)),
+    Case("10.5.1", "a Cache-Digest in trailers", OPEN + data(1, BODY, 0) + headers(1, hpack([(b"cache-digest", b"AfdA")])),
+         ends(PROTOCOL_ERROR)),
+    Case("10.5.1", "one that is named a thousand times", headers(1, GET + DIGEST + indexed(62) * 1000), ends(PROTOCOL_ERROR)),
+    Case("10.5.1", "one that is kept half sent", headers(1, POST + DIGEST + indexed(62) * 90, END_HEADERS), ends(PROTOCOL_ERROR)),
+]
+
 
 # ---------------------------------------------------------------- answers
 
@@ -167,6 +178,13 @@ def test_fields_and_pseudo_headers(t):
     fake = t.fake()
     weir = t.weir(config=f"backends: [{{name: b, url: '{fake.url}'}}]\nroutes: [{{path: '/cookies/*', proxy: b, depends: [public]}}]\n")
     play(weir, FIELDS + PSEUDO)
+
+
+@smoke
+def test_headers_that_unpack_to_more(t):
+    _, weir = t.pair()
+    play(weir, BOMBS)
+    assert weir.metric("process_resident_memory_bytes") < 128 << 20 or weir.is_sanitized() or Options.valgrind
 
 
 def test_answers(t):
