@@ -95,7 +95,7 @@ int http2_rules_check(struct http2_rules *rules, h2o_http2_conn_t *conn, const s
             mark_trailers(conn, id);
         else if (rules->_tell_table && (id & 1) != 0 && conn->state == H2O_HTTP2_CONN_STATE_OPEN)
             tell_table(rules, conn, id);
-        /* fallthrough */
+        __attribute__((fallthrough));
     case H2O_HTTP2_FRAME_TYPE_CONTINUATION:
         rules->_block = (frame->flags & H2O_HTTP2_FRAME_FLAG_END_HEADERS) != 0 ? 0 : id;
         return 0;
