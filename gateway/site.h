@@ -51,10 +51,14 @@ SSL_CTX *site_tls(const struct site *site, const char *address, bool *known);
  * and nowhere else, together with what is public. */
 bool site_route_is_at(const struct site *site, const struct site_route *route, bool admin_address);
 
-/* The admin whose key has this SHA-256, compared with all in constant time; NULL if none. Not counted. */
+/* Keys are looked up by their SHA-256, so that one wrong byte changes all that is compared, and every byte is compared
+ * with every key's: the time that a wrong key takes depends on its length and on the number of keys, on nothing in them
+ * (tests/unit/gateway/test_key_timing.c counts the instructions).
+ *
+ * The admin whose key has this SHA-256; NULL if none. Not counted. */
 struct identity *site_admin_find(const struct site *site, const unsigned char hash[32]);
 
-/* The identity whose key has this SHA-256, compared with all keys in constant time; NULL if none. Not counted. */
+/* The identity whose key has this SHA-256, in the same way; NULL if none. Not counted. */
 struct identity *site_identity_find(const struct site *site, const unsigned char hash[32]);
 
 #endif
