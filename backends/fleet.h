@@ -65,6 +65,7 @@ struct fleet_server {
     _Alignas(64)
         atomic_ullong _closed_until_us; /* not to be chosen before; ejected or paused; 0: nothing of the kind */
     atomic_ullong _slow_since_us;       /* 0: full weight */
+    atomic_ullong _failing_until_us;    /* 0: not failing; see fleet_is_avoided */
     uint64_t hash;                      /* of the name */
     uint32_t id;                        /* never used twice */
     uint32_t weight, max_concurrent;    /* of the settings */
@@ -176,6 +177,20 @@ static inline uint32_t fleet_weight(struct fleet_server *server, uint64_t now_us
     return since_us == 0 ? server->weight * HEALTH_FULL : fleet_weight_slow(server, since_us, now_us);
 }
 
+/* Whether an open server is failing (see health.h) and therefore better left to requests that nobody else can serve. */
+static inline bool fleet_is_avoided(const struct fleet_server *server)
+{
+    return atomic_load_explicit(&server->_failing_until_us, memory_order_relaxed) != 0;
+}
+
+/* Whether it is time for one of the others to try such a server. fleet_begin_try makes the caller's request that one;
+ * false if another was faster. */
+static inline bool fleet_try_is_due(const struct fleet_server *server, uint64_t now_us)
+{
+    return now_us >= atomic_load_explicit(&server->_failing_until_us, memory_order_relaxed);
+}
+bool fleet_begin_try(struct fleet_server *server, uint64_t now_us);
+
 static inline bool fleet_is_full(const struct fleet_server *server)
 {
     return server->max_concurrent != 0 && fleet_in_flight(server) >= server->max_concurrent;
@@ -184,8 +199,8 @@ static inline bool fleet_is_full(const struct fleet_server *server)
 /* The average time to first token as of now; 0: unknown. */
 uint64_t fleet_latency_us(const struct fleet_server *server, uint64_t now_us);
 
-/* The state, for people; *until_us receives when an ejection or pause ends, 0 if there is none. "healthy", "ejected",
- * "trial", "slow_start", "paused" or "draining". */
+/* The state, for people; *until_us receives when an ejection or pause ends, 0 if there is none. "healthy", "failing",
+ * "ejected", "trial", "slow_start", "paused" or "draining". */
 const char *fleet_state(const struct fleet_server *server, uint64_t now_us, uint64_t *until_us);
 
 /* ---- a request's place ---- */
@@ -202,7 +217,7 @@ bool fleet_begin_trial(struct fleet_server *server, uint64_t now_us);
 /* ---- what became of requests ---- */
 
 /* A request failed. `others` are all that could have served it, this one perhaps among them: the last of them that
- * stands is not ejected. `problem` is for the log. */
+ * stands is not ejected, but failing. `problem` is for the log. */
 void fleet_failed(struct fleet_server *server, enum health_failure failure, struct fleet_server *const *others,
                   size_t count, const char *problem, uint64_t now_us);
 
@@ -220,8 +235,8 @@ void fleet_pause(struct fleet_server *server, uint64_t us, uint64_t now_us);
 void fleet_trial_void(struct fleet_server *server, uint64_t now_us);
 
 /* What a series of active probes has found; `problem` for the log. `up` brings an ejected server back, otherwise it is
- * ejected unless it is the last one standing for one of its models. Told again and again while probes fail, it keeps
- * an ejected server from trials. */
+ * ejected unless it is the last one standing for one of its models, and then failing. Told again and again while
+ * probes fail, it keeps an ejected server from trials and a failing one from tries. */
 void fleet_probed(struct fleet_server *server, bool up, const char *problem, uint64_t now_us);
 
 /* ---- the models that a server says it serves ---- */

@@ -16,6 +16,7 @@ static void publish(struct fleet_server *server)
     atomic_store_explicit(&server->_state, health->state, memory_order_relaxed);
     atomic_store_explicit(&server->_slow_since_us, health->state == HEALTH_SLOW ? health->slow_since_us : 0,
                           memory_order_relaxed);
+    atomic_store_explicit(&server->_failing_until_us, health->failing_until_us, memory_order_relaxed);
     atomic_store_explicit(&server->_closed_until_us, until, memory_order_relaxed);
     atomic_store_explicit(&server->_attention, !health_is_calm(health), memory_order_relaxed);
 }
@@ -47,6 +48,13 @@ static bool another_stands(const struct fleet_server *server, struct fleet_serve
     return false;
 }
 
+/* The log hears of it when it begins. */
+static void spare(struct fleet_server *server, const char *reason, const char *problem, uint64_t now_us)
+{
+    if (health_spare(&server->_health, &server->settings->health, now_us))
+        log_state(LOG_WARN, server, "failing", reason, 0, problem);
+}
+
 static void eject(struct fleet_server *server, const char *reason, const char *problem, uint64_t now_us)
 {
     uint64_t us = health_eject(&server->_health, &server->settings->health, reason, now_us);
@@ -64,8 +72,7 @@ void fleet_failed(struct fleet_server *server, enum health_failure failure, stru
     if (reason != NULL && another_stands(server, others, count, now_us)) {
         eject(server, reason, problem, now_us);
     } else if (reason != NULL) {
-        health_spare(&server->_health);
-        log_state(LOG_WARN, server, "failing", "it stays, as the last one that serves the model", 0, problem);
+        spare(server, "it stays, as the last one that serves the model", problem, now_us);
     }
     publish(server);
     pthread_mutex_unlock(&fleet->lock);
@@ -84,9 +91,13 @@ void fleet_answered(struct fleet_server *server, uint64_t latency_us, uint64_t n
     if (!atomic_load_explicit(&server->_attention, memory_order_relaxed))
         return;
     pthread_mutex_lock(&server->fleet->lock);
+    bool failing = server->_health.failing_until_us != 0;
     if (health_answered(&server->_health, &server->settings->health, now_us)) {
         atomic_fetch_add_explicit(&server->recoveries, 1, memory_order_relaxed);
         log_state(LOG_INFO, server, health_state_name(server->_health.state), "the trial succeeded", 0, NULL);
+    } else if (failing && server->_health.failing_until_us == 0) {
+        atomic_fetch_add_explicit(&server->recoveries, 1, memory_order_relaxed);
+        log_state(LOG_INFO, server, health_state_name(server->_health.state), "it answers again", 0, NULL);
     }
     publish(server);
     pthread_mutex_unlock(&server->fleet->lock);
@@ -121,6 +132,15 @@ bool fleet_begin_trial(struct fleet_server *server, uint64_t now_us)
     bool begun = health_begin_trial(&server->_health, now_us);
     if (begun)
         log_state(LOG_INFO, server, "trial", server->_health.reason, 0, NULL);
+    publish(server);
+    pthread_mutex_unlock(&server->fleet->lock);
+    return begun;
+}
+
+bool fleet_begin_try(struct fleet_server *server, uint64_t now_us)
+{
+    pthread_mutex_lock(&server->fleet->lock);
+    bool begun = health_begin_try(&server->_health, &server->settings->health, now_us);
     publish(server);
     pthread_mutex_unlock(&server->fleet->lock);
     return begun;
@@ -183,7 +203,7 @@ static void probed_down(struct fleet_server *server, bool again, const char *pro
     if (health->state != HEALTH_EJECTED && all_models_are_served(server, now_us))
         eject(server, "it fails probes", problem, now_us);
     else if (!again && health->state != HEALTH_EJECTED)
-        log_state(LOG_WARN, server, "failing", "it fails probes, but is the last one that serves a model", 0, problem);
+        spare(server, "it fails probes, but is the last one that serves a model", problem, now_us);
     else if (!again)
         log_state(LOG_WARN, server, "ejected", "it fails probes too", 0, problem);
     health_probed_down(health, &server->settings->health, now_us);
@@ -214,5 +234,7 @@ const char *fleet_state(const struct fleet_server *server, uint64_t now_us, uint
         return "draining";
     if (state != HEALTH_EJECTED && state != HEALTH_TRIAL && until > now_us)
         return "paused";
+    if (fleet_is_avoided(server))
+        return "failing";
     return health_state_name((enum health_state)state);
 }

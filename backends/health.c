@@ -113,27 +113,52 @@ const char *health_failed(struct health *health, const struct health_settings *s
     return NULL;
 }
 
+/* For how long, the time after the `in_a_row`-th. */
+static uint64_t ejection_us(const struct health_settings *settings, unsigned in_a_row)
+{
+    uint64_t us = settings->ejection_us;
+    for (unsigned i = 0; i < in_a_row && us < settings->ejection_max_us; i++)
+        us *= 2;
+    return us < settings->ejection_max_us ? us : settings->ejection_max_us;
+}
+
+static void stop_failing(struct health *health)
+{
+    health->failing_until_us = 0;
+    health->spared_in_a_row = 0;
+}
+
 uint64_t health_eject(struct health *health, const struct health_settings *settings, const char *reason,
                       uint64_t now_us)
 {
-    uint64_t us = settings->ejection_us;
-    for (unsigned i = 0; i < health->in_a_row && us < settings->ejection_max_us; i++)
-        us *= 2;
-    if (us > settings->ejection_max_us)
-        us = settings->ejection_max_us;
+    uint64_t us = ejection_us(settings, health->in_a_row);
     set_state(health, HEALTH_EJECTED);
     forget_failures(health);
+    stop_failing(health);
     health->in_a_row++;
     health->reason = reason;
     health->until_us = now_us + us;
     return us;
 }
 
-void health_spare(struct health *health)
+bool health_spare(struct health *health, const struct health_settings *settings, uint64_t now_us)
 {
+    bool first = health->failing_until_us == 0;
+    uint64_t until = now_us + ejection_us(settings, health->spared_in_a_row++);
     forget_failures(health);
     if (health->state == HEALTH_TRIAL)
         set_state(health, HEALTH_HEALTHY);
+    if (until > health->failing_until_us)
+        health->failing_until_us = until;
+    return first;
+}
+
+bool health_begin_try(struct health *health, const struct health_settings *settings, uint64_t now_us)
+{
+    if (health->failing_until_us == 0 || now_us < health->failing_until_us)
+        return false;
+    health->failing_until_us = now_us + ejection_us(settings, health->spared_in_a_row);
+    return true;
 }
 
 /* Back from an ejection. */
@@ -148,6 +173,8 @@ static void recover(struct health *health, const struct health_settings *setting
 bool health_answered(struct health *health, const struct health_settings *settings, uint64_t now_us)
 {
     health->_no_starts = 0;
+    if (!health->_probes_fail)
+        stop_failing(health);
     if (health->state != HEALTH_TRIAL)
         return false;
     recover(health, settings, now_us);
@@ -197,8 +224,11 @@ bool health_settle(struct health *health, const struct health_settings *settings
 
 bool health_probed_up(struct health *health, const struct health_settings *settings, uint64_t now_us)
 {
+    bool failing = health->failing_until_us != 0;
+    health->_probes_fail = false;
+    stop_failing(health);
     if (health->state != HEALTH_EJECTED)
-        return false;
+        return failing;
     recover(health, settings, now_us);
     return true;
 }
@@ -208,11 +238,15 @@ void health_probed_down(struct health *health, const struct health_settings *set
     uint64_t us = 2 * settings->probe_interval_us + settings->probe_timeout_us;
     if (health->state == HEALTH_EJECTED && health->until_us < now_us + us)
         health->until_us = now_us + us;
+    if (health->failing_until_us != 0 && health->failing_until_us < now_us + us)
+        health->failing_until_us = now_us + us;
+    health->_probes_fail = true;
 }
 
 bool health_is_calm(const struct health *health)
 {
-    return health->state == HEALTH_HEALTHY && health->_no_starts == 0 && health->_deaths == 0;
+    return health->state == HEALTH_HEALTHY && health->failing_until_us == 0 && health->_no_starts == 0 &&
+           health->_deaths == 0;
 }
 
 unsigned health_share(uint64_t slow_since_us, uint64_t slow_start_us, uint64_t now_us)

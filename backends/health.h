@@ -7,6 +7,9 @@
  *      │ slow start is over                             ▼              │
  *     SLOW ◀──────────── a first token ────────────── TRIAL ───────────┘
  *
+ * One that deserves to be ejected but is the last that serves a model is spared: it is failing, which means that it
+ * still gets the requests that nobody else can serve, and of the others one now and then, to see whether it answers.
+ *
  * Besides, a server that asks for it (Retry-After, 503) is paused: nothing is wrong with it, it has enough to do. What
  * a client did wrong (4xx) is never told to this module. */
 #ifndef WEIR_BACKENDS_HEALTH_H
@@ -49,8 +52,12 @@ struct health {
     uint64_t until_us;        /* EJECTED: when a trial may be made */
     uint64_t paused_until_us; /* 0: not paused */
     uint64_t slow_since_us;   /* SLOW */
-    const char *reason;       /* static text: of the last ejection; NULL: none yet */
-    unsigned in_a_row;        /* ejections without a proper recovery */
+    uint64_t
+        failing_until_us; /* HEALTHY, SLOW: spared, and not to be tried by who has a choice before; 0: not failing */
+    const char *reason;   /* static text: of the last ejection; NULL: none yet */
+    unsigned in_a_row;    /* ejections without a proper recovery */
+    unsigned spared_in_a_row; /* the same of being spared */
+    bool _probes_fail;
     unsigned _no_starts, _deaths;
     uint64_t _window_from_us, _window_begun;
     unsigned _window_failures;
@@ -82,10 +89,15 @@ const char *health_failed(struct health *health, const struct health_settings *s
 uint64_t health_eject(struct health *health, const struct health_settings *settings, const char *reason,
                       uint64_t now_us);
 
-/* It stays, and is counted anew. A failed trial of the last server standing makes it serve again. */
-void health_spare(struct health *health);
+/* It stays, and is counted anew, but is failing for as long as it would have been ejected. A failed trial of the last
+ * server standing makes it serve again. True if it was not failing before. */
+bool health_spare(struct health *health, const struct health_settings *settings, uint64_t now_us);
 
-/* A request has its first token, or the whole head of an answer. True if the state changed (the trial succeeded). */
+/* Lets one request that could go elsewhere try a failing server: the caller's. False if it is not time yet. */
+bool health_begin_try(struct health *health, const struct health_settings *settings, uint64_t now_us);
+
+/* A request has its first token, or the whole head of an answer. True if the state changed (the trial succeeded). One
+ * that is failing by its answers is so no longer; while it fails probes it stays so. */
 bool health_answered(struct health *health, const struct health_settings *settings, uint64_t now_us);
 
 /* A request's answer is complete. */
@@ -104,11 +116,12 @@ void health_trial_void(struct health *health, uint64_t now_us);
 /* SLOW becomes HEALTHY when its time is over. True if it did. */
 bool health_settle(struct health *health, const struct health_settings *settings, uint64_t now_us);
 
-/* A series of probes says that the server is up: it may serve again at once, with a slow start. True if the state
- * changed. */
+/* A series of probes says that the server is up: one that was ejected may serve again at once, with a slow start. True
+ * if it was ejected or failing. */
 bool health_probed_up(struct health *health, const struct health_settings *settings, uint64_t now_us);
 
-/* It goes on failing probes: an ejected server gets no trial before the next probes have had their say. */
+/* It fails probes, again and again: an ejected server gets no trial, and one that is failing no try, before the next
+ * probes have had their say. */
 void health_probed_down(struct health *health, const struct health_settings *settings, uint64_t now_us);
 
 /* Whether nothing needs to be told of answers and ends: healthy, and no failure to be forgotten. */

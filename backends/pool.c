@@ -375,28 +375,38 @@ static enum pool_result choose(struct pool *pool, struct pool_walk *walk, size_t
 
 /* What the policies look at, for the options of one step that may be chosen now. */
 struct choice {
+    size_t trial;  /* an ejected or failing one that it is time to try; SIZE_MAX: none */
+    bool full;     /* some have no free place */
+    bool avoided;  /* some are failing, and were left out for that */
+    bool anything; /* leave none out for that */
     size_t count;
     uint16_t at[BALANCE_CANDIDATES_MAX];
     struct balance_candidate candidates[BALANCE_CANDIDATES_MAX];
 };
 
 static void gather(const struct pool_walk *walk, size_t from, size_t to, enum balance_policy policy,
-                   struct choice *choice, size_t *trial, bool *full, uint64_t now_us)
+                   struct choice *choice, uint64_t now_us)
 {
     choice->count = 0;
-    *trial = SIZE_MAX;
+    choice->trial = SIZE_MAX;
     for (size_t i = from; i < to; i++) {
         struct pool_option *option = &walk->_route->options[i];
         struct fleet_server *server = option->server;
         if (was_tried(walk, i))
             continue;
         enum fleet_standing standing = fleet_standing(server, now_us);
-        if (standing == FLEET_TRIAL && *trial == SIZE_MAX && !fleet_is_full(server))
-            *trial = i;
+        if (standing == FLEET_TRIAL && choice->trial == SIZE_MAX && !fleet_is_full(server))
+            choice->trial = i;
         if (standing != FLEET_OPEN)
             continue;
         if (fleet_is_full(server)) {
-            *full = true;
+            choice->full = true;
+            continue;
+        }
+        if (fleet_is_avoided(server) && !choice->anything) {
+            choice->avoided = true;
+            if (choice->trial == SIZE_MAX && fleet_try_is_due(server, now_us))
+                choice->trial = i;
             continue;
         }
         choice->at[choice->count] = (uint16_t)i;
@@ -475,34 +485,55 @@ static enum pool_result choose_closed(struct pool *pool, struct pool_walk *walk,
     return choose(pool, walk, best, lease, false, now_us);
 }
 
+/* Tries an ejected or failing one. False if another request does so already. */
+static bool choose_trial(struct pool *pool, struct pool_walk *walk, size_t i, struct pool_lease *lease, uint64_t now_us)
+{
+    struct fleet_server *server = walk->_route->options[i].server;
+    bool ejected = fleet_standing(server, now_us) == FLEET_TRIAL;
+    if (!(ejected ? fleet_begin_trial(server, now_us) : fleet_begin_try(server, now_us)))
+        return false;
+    if (fleet_take(server)) {
+        choose(pool, walk, i, lease, ejected, now_us);
+        return true;
+    }
+    if (ejected)
+        fleet_trial_void(server, now_us);
+    return false;
+}
+
+/* Step by step: a trial that is due, else whom the policy chooses. */
+static bool choose_open(struct pool *pool, struct pool_walk *walk, struct choice *choice, const struct pool_hint *hint,
+                        struct pool_lease *lease, uint64_t now_us)
+{
+    struct pool_route *route = walk->_route;
+    for (size_t from = 0, to; from < route->count; from = to) {
+        for (to = from + 1; to < route->count && route->options[to].step == route->options[from].step; to++)
+            ;
+        gather(walk, from, to, fleet_settings(pool->fleet)->policy, choice, now_us);
+        if (choice->trial != SIZE_MAX && choose_trial(pool, walk, choice->trial, lease, now_us))
+            return true;
+        if (choice->count == 0)
+            continue;
+        if (choose_by_policy(pool, walk, choice, hint, lease, now_us))
+            return true;
+        choice->full = true;
+    }
+    return false;
+}
+
 enum pool_result pool_walk_next(struct pool *pool, struct pool_walk *walk, const struct pool_hint *hint,
                                 struct pool_lease *lease, uint64_t now_us)
 {
-    struct pool_route *route = walk->_route;
     struct choice choice;
-    bool full = false;
-    if (route == NULL)
+    choice.full = choice.avoided = choice.anything = false;
+    if (walk->_route == NULL)
         return POOL_UNKNOWN;
-    for (size_t from = 0, to; from < route->count; from = to) {
-        size_t trial;
-        for (to = from + 1; to < route->count && route->options[to].step == route->options[from].step; to++)
-            ;
-        gather(walk, from, to, fleet_settings(pool->fleet)->policy, &choice, &trial, &full, now_us);
-        if (trial != SIZE_MAX) {
-            struct fleet_server *server = route->options[trial].server;
-            if (fleet_begin_trial(server, now_us)) {
-                if (fleet_take(server))
-                    return choose(pool, walk, trial, lease, true, now_us);
-                fleet_trial_void(server, now_us);
-            }
-        }
-        if (choice.count == 0)
-            continue;
-        if (choose_by_policy(pool, walk, &choice, hint, lease, now_us))
-            return POOL_CHOSEN;
-        full = true;
-    }
-    return full ? POOL_FULL : choose_closed(pool, walk, lease, now_us);
+    if (choose_open(pool, walk, &choice, hint, lease, now_us))
+        return POOL_CHOSEN;
+    choice.anything = true;
+    if (choice.avoided && choose_open(pool, walk, &choice, hint, lease, now_us))
+        return POOL_CHOSEN;
+    return choice.full ? POOL_FULL : choose_closed(pool, walk, lease, now_us);
 }
 
 bool pool_walk_wait(struct pool *pool, struct pool_walk *walk, struct fleet_waiter *waiter, enum queue_class class,

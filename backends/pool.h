@@ -77,9 +77,9 @@ enum pool_result {
  * backend that may serve it, whatever its models are; NULL: any. */
 void pool_walk_start(struct pool *pool, struct pool_walk *walk, struct span model, const char *only);
 
-/* The next server to try, none twice, by the policy; POOL_CHOSEN fills in the lease. Servers that are ejected or paused
- * are left out as long as there are others; where there are none, an ejected one is still better than nothing, and a
- * paused one too if nobody was tried before. */
+/* The next server to try, none twice, by the policy; POOL_CHOSEN fills in the lease. Servers that are ejected, paused
+ * or failing are left out as long as there are others, those of later steps among them; where there are none, a failing
+ * one is next, then an ejected one is still better than nothing, and a paused one too if nobody was tried before. */
 enum pool_result pool_walk_next(struct pool *pool, struct pool_walk *walk, const struct pool_hint *hint,
                                 struct pool_lease *lease, uint64_t now_us);
 

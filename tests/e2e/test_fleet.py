@@ -318,6 +318,42 @@ models: {{ best: [gpt-x@cloud, llama@local] }}
     assert sorted(names) == ["best", "gpt-x", "llama"], names
 
 
+@smoke
+def test_a_first_choice_that_stays_silent_is_passed_over_although_nobody_else_serves_its_model(t):
+    """Ejected it cannot be: those who ask for its model by name have nobody else. But who has another choice takes it."""
+    silent, good = t.fake("delay_ms=600000"), t.fake()
+    short = "timeouts: { first_token: 300ms }"
+    weir = t.weir(config=f"""
+backends:
+  - {{ name: a, url: "{silent.url}", models: [gpt-x], {short} }}
+  - {{ name: b, url: "{good.url}", models: [llama] }}
+models: {{ best: [gpt-x@a, llama@b] }}
+health: {{ ejection: 3s }}
+""", args=ONE_WORKER)
+    best = {**chat(), "model": "best"}
+    for _ in range(3):
+        assert weir.stream(body={**chat(), "model": "gpt-x"}).status == 504
+    assert state(weir, "a") == "failing"
+    before, begin = silent.stats()["requests"], time.monotonic()
+    for _ in range(5):
+        assert weir.stream(body=best).status == 200
+    if time.monotonic() - begin < 2.5:
+        assert silent.stats()["requests"] == before, "nobody waits for it who need not"
+    before = silent.stats()["requests"]
+    assert weir.stream(body={**chat(), "model": "gpt-x"}).status == 504
+    assert silent.stats()["requests"] == before + 1, "it is all that there is"
+    def tried():
+        assert weir.stream(body=best).status == 200, "whoever tries it is served by the other"
+        return silent.stats()["requests"] > before + 1
+    wait_until(tried, "a request to try it again")
+    assert state(weir, "a") == "failing"
+    silent.behave("")
+    wait_until(lambda: weir.stream(body=best).status == 200 and state(weir, "a") == "healthy", "its return", 20)
+    wait_until(lambda: [line["state"] for line in weir.log_lines() if line["msg"] == "backend"] == ["failing", "healthy"], "the log")
+    before = good.stats()["requests"]
+    assert weir.stream(body=best).status == 200 and good.stats()["requests"] == before
+
+
 # ---------------------------------------------------------------- balancing
 
 def counts(t, balance, weights, requests, ask):

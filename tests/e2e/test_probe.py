@@ -126,9 +126,29 @@ def test_probes_never_eject_the_last_server_standing(t):
         a.health = 503
         weir = t.weir(config=fleet([a], PROBES))
         wait_until(lambda: a.asked["/health"] > 6, "probes")
-        assert weir.ask("POST", CHAT, body=plain()).status == 200 and state(weir, "a") == "healthy"
+        assert weir.ask("POST", CHAT, body=plain()).status == 200 and state(weir, "a") == "failing"
         lines = [line for line in weir.log_lines() if line["msg"] == "backend"]
         assert len(lines) == 1 and lines[0]["state"] == "failing", lines
+        a.health = 204
+        wait_until(lambda: state(weir, "a") == "healthy", "its return")
+        wait_until(lambda: [line["state"] for line in weir.log_lines() if line["msg"] == "backend"] == ["failing", "healthy"], "the log")
+
+
+def test_a_first_choice_that_fails_probes_is_passed_over_although_nobody_else_serves_its_model(t):
+    with Server() as a, Server() as b:
+        config = (f'backends:\n  - {{ name: a, url: "{a.url}", models: [gpt-x] }}\n  - {{ name: b, url: "{b.url}", models: [llama] }}\n'
+                  f'models: {{ best: [gpt-x@a, llama@b] }}\n{PROBES}')
+        a.health = 503
+        weir = t.weir(config=config)
+        wait_until(lambda: state(weir, "a") == "failing", "the probes to fail")
+        for _ in range(4):
+            assert weir.ask("POST", CHAT, body=plain("best")).status == 200
+        assert (a.asked.get(CHAT, 0), b.asked.get(CHAT, 0)) == (0, 4), "who has a choice goes elsewhere"
+        assert weir.ask("POST", CHAT, body=plain("gpt-x")).status == 200 and a.asked[CHAT] == 1
+        assert state(weir, "a") == "failing", "probes are asked, not answers"
+        a.health = 204
+        wait_until(lambda: state(weir, "a") == "healthy", "its return")
+        assert weir.ask("POST", CHAT, body=plain("best")).status == 200 and a.asked[CHAT] == 2
 
 
 def test_a_backend_may_be_probed_elsewhere_or_not_at_all(t):

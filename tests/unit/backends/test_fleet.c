@@ -269,7 +269,9 @@ START_TEST(probes_eject_and_bring_back_but_never_the_last)
         ck_assert_uint_gt(until, now);
     }
     fleet_probed(servers[3], false, "no answer", now);
-    ck_assert_str_eq(fleet_state(servers[3], now, &until), "healthy");
+    ck_assert_str_eq(fleet_state(servers[3], now, &until), "failing");
+    ck_assert(fleet_is_avoided(servers[3]) && !fleet_begin_try(servers[3], now));
+    ck_assert_int_eq(fleet_standing(servers[3], now), FLEET_OPEN);
     fleet_probed(servers[0], true, NULL, now);
     ck_assert_str_eq(fleet_state(servers[0], now, &until), "slow_start");
     ck_assert_uint_lt(fleet_weight(servers[0], now), HEALTH_FULL);
@@ -329,7 +331,7 @@ START_TEST(probes_do_not_eject_the_only_one_that_lists_a_model)
         fleet_discovered(servers[i], names_of(i == 0 ? "{\"data\":[{\"id\":\"a\"},{\"id\":\"b\"}]}"
                                                      : "{\"data\":[{\"id\":\"b\"}]}"));
     fleet_probed(servers[0], false, "no answer", now);
-    ck_assert_str_eq(fleet_state(servers[0], now, &until), "healthy");
+    ck_assert_str_eq(fleet_state(servers[0], now, &until), "failing");
     fleet_probed(servers[1], false, "no answer", now);
     ck_assert_str_eq(fleet_state(servers[1], now, &until), "ejected");
 }

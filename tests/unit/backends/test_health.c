@@ -182,13 +182,45 @@ START_TEST(a_spared_server_is_counted_anew)
     fail_once(HEALTH_NO_START, START);
     fail_once(HEALTH_NO_START, START);
     ck_assert_ptr_nonnull(fail_once(HEALTH_NO_START, START));
-    health_spare(&health);
+    ck_assert(health_spare(&health, &settings, START));
     ck_assert_int_eq(health.state, HEALTH_HEALTHY);
     ck_assert_ptr_null(fail_once(HEALTH_NO_START, START));
     eject(START);
     health_begin_trial(&health, health.until_us);
-    health_spare(&health);
+    ck_assert(health_spare(&health, &settings, START));
     ck_assert_int_eq(health.state, HEALTH_HEALTHY);
+}
+END_TEST
+
+START_TEST(a_spared_server_is_failing_until_it_answers)
+{
+    ck_assert(!health_begin_try(&health, &settings, START));
+    ck_assert(health_spare(&health, &settings, START));
+    ck_assert(!health_is_calm(&health) && health.failing_until_us == START + 5 * SECOND);
+    ck_assert(!health_begin_try(&health, &settings, START + 5 * SECOND - 1));
+    ck_assert(!health_spare(&health, &settings, START));
+    ck_assert_uint_eq(health.failing_until_us, START + 10 * SECOND); /* longer each time */
+    ck_assert(health_begin_try(&health, &settings, START + 10 * SECOND));
+    ck_assert(!health_begin_try(&health, &settings, START + 10 * SECOND)); /* one at a time */
+    ck_assert(!health_answered(&health, &settings, START + 10 * SECOND));
+    ck_assert(health_is_calm(&health));
+    ck_assert(health_spare(&health, &settings, START));
+    ck_assert_uint_eq(health.failing_until_us, START + 5 * SECOND);
+    eject(START);
+    ck_assert_uint_eq(health.failing_until_us, 0); /* one or the other */
+}
+END_TEST
+
+START_TEST(a_server_that_fails_probes_is_failing_until_it_passes_them)
+{
+    health_spare(&health, &settings, START);
+    health_probed_down(&health, &settings, START);
+    ck_assert(!health_begin_try(&health, &settings, START + 20 * SECOND));
+    ck_assert(!health_answered(&health, &settings, START));
+    ck_assert_uint_ne(health.failing_until_us, 0);
+    ck_assert(health_probed_up(&health, &settings, START));
+    ck_assert(health_is_calm(&health) && health.state == HEALTH_HEALTHY);
+    ck_assert(!health_probed_up(&health, &settings, START));
 }
 END_TEST
 
@@ -253,6 +285,8 @@ int main(void)
     tcase_add_test(tests, late_answers_of_old_requests_change_nothing);
     tcase_add_test(tests, a_pause_is_as_long_as_asked_for_within_bounds);
     tcase_add_test(tests, a_spared_server_is_counted_anew);
+    tcase_add_test(tests, a_spared_server_is_failing_until_it_answers);
+    tcase_add_test(tests, a_server_that_fails_probes_is_failing_until_it_passes_them);
     tcase_add_test(tests, probes_bring_an_ejected_server_back);
     tcase_add_test(tests, zero_turns_a_rule_off);
     tcase_add_test(tests, the_share_grows_from_a_tenth_to_all);

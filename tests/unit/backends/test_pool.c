@@ -331,13 +331,52 @@ START_TEST(the_last_one_that_serves_a_model_is_not_ejected)
     uint64_t until;
     for (int i = 0; i < 9; i++)
         fail_one(0, "m");
-    ck_assert_str_eq(fleet_state(server(0), NOW, &until), "healthy");
+    ck_assert_str_eq(fleet_state(server(0), NOW, &until), "failing");
     for (int i = 0; i < 3; i++)
         fail_one(0, "n");
     ck_assert_str_eq(fleet_state(server(0), NOW, &until), "ejected");
     for (int i = 0; i < 9; i++)
         fail_one(1, "n");
-    ck_assert_str_eq(fleet_state(server(1), NOW, &until), "healthy");
+    ck_assert_str_eq(fleet_state(server(1), NOW, &until), "failing");
+}
+END_TEST
+
+static void check_next(struct pool_walk *walk, const char *name, uint64_t now_us)
+{
+    struct pool_lease lease;
+    ck_assert_int_eq(pool_walk_next(pool, walk, &no_hint, &lease, now_us), POOL_CHOSEN);
+    ck_assert_str_eq(pool_lease_name(&lease), name);
+    pool_lease_end(&lease);
+}
+
+START_TEST(a_failing_one_is_for_those_who_have_nobody_else)
+{
+    struct pool_walk walk;
+    backend("a", "m n");
+    backend("b", "n");
+    open_pool();
+    for (int i = 0; i < 3; i++)
+        fail_one(0, "m");
+    for (int i = 0; i < 4; i++) {
+        pool_walk_start(pool, &walk, SPAN("n"), NULL);
+        check_next(&walk, "b", NOW);
+        check_next(&walk, "a", NOW); /* better than nobody */
+        pool_walk_end(pool, &walk);
+        pool_walk_start(pool, &walk, SPAN("m"), NULL);
+        check_next(&walk, "a", NOW);
+        pool_walk_end(pool, &walk);
+    }
+    /* When its time is over one request tries it. */
+    size_t tried = 0;
+    for (int i = 0; i < 4; i++) {
+        struct pool_lease lease;
+        pool_walk_start(pool, &walk, SPAN("n"), NULL);
+        ck_assert_int_eq(pool_walk_next(pool, &walk, &no_hint, &lease, NOW + 6000000), POOL_CHOSEN);
+        tried += strcmp(pool_lease_name(&lease), "a") == 0;
+        pool_lease_end(&lease);
+        pool_walk_end(pool, &walk);
+    }
+    ck_assert_uint_eq(tried, 1);
 }
 END_TEST
 
@@ -510,6 +549,7 @@ int main(void)
     tcase_add_test(tests, an_ejected_server_is_left_out_and_then_tried_by_one);
     tcase_add_test(tests, a_trial_that_shows_nothing_is_followed_by_another);
     tcase_add_test(tests, the_last_one_that_serves_a_model_is_not_ejected);
+    tcase_add_test(tests, a_failing_one_is_for_those_who_have_nobody_else);
     tcase_add_test(tests, the_last_one_of_a_step_is_ejected_if_the_next_step_stands);
     tcase_add_test(tests, a_paused_server_is_asked_only_if_the_client_would_get_nothing_else);
     tcase_add_test(tests, a_fallback_order_is_walked_step_by_step);
