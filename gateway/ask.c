@@ -172,6 +172,7 @@ static void add_head(struct ask *ask, const char *method, const char *path, stru
 /* Asks the gateway for its models and takes the first. */
 static int choose_model(struct ask *ask)
 {
+    char url[1024];
     struct strbuf request;
     strbuf_init(&request, 65536);
     add_head(ask, "GET", "/models", &request);
@@ -180,7 +181,7 @@ static int choose_model(struct ask *ask)
     ask_reply_init(&reply, NULL, NULL);
     int status = exchange(ask, strbuf_span(&request), &reply);
     if (status == CLI_OK && !ask_first_model(strbuf_span(&reply.body), ask->model_name, sizeof(ask->model_name)))
-        status = cli_fail("%s lists no model; name one with --model", ask->url_text);
+        status = cli_fail("%s lists no model; name one with --model", cli_url_shown(ask->url_text, url, sizeof(url)));
     ask->model = ask->model_name;
     ask_reply_dispose(&reply);
     strbuf_dispose(&request);
@@ -302,13 +303,13 @@ static int read_prompt(struct strbuf *prompt)
 /* Fills in what the options left open. Returns CLI_OK, or CLI_USAGE after a line on stderr. */
 static int complete(struct ask *ask, char *env_key)
 {
-    char error[256];
+    char error[256], url[1024];
     if (ask->url_text == NULL || ask->url_text[0] == '\0')
         ask->url_text = getenv("WEIR_URL");
     if (ask->url_text == NULL || ask->url_text[0] == '\0')
         ask->url_text = "http://127.0.0.1:8080";
     if (!ask_url_parse(span_of(ask->url_text), &ask->url, error, sizeof(error))) {
-        cli_fail("%s: %s", ask->url_text, error);
+        cli_fail("%s: %s", cli_url_shown(ask->url_text, url, sizeof(url)), error);
         return CLI_USAGE;
     }
     if (ask->key == NULL && env_key != NULL && env_key[0] != '\0') {

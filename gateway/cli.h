@@ -35,6 +35,9 @@ void cli_parse_run(int argc, char **argv, const char *doc, struct config_options
 /* Appends a value as `weir env` shows it: without the password in a URL, nor its query. */
 void cli_env_show(struct span value, struct strbuf *out);
 
+/* A URL of a command line in the same way, for errors; in `text`, which may cut it short. */
+const char *cli_url_shown(const char *url, char *text, size_t size);
+
 /* The weir.yaml that `weir init` writes: deploy/weir.example.yaml, embedded when weir was built. */
 struct span cli_init_text(void);
 

@@ -46,7 +46,13 @@ void cli_env_show(struct span value, struct strbuf *out)
 {
     const char *scheme = memmem(value.base, value.len, "://", 3);
     struct span rest = value;
-    if (scheme != NULL) {
+    if (scheme == NULL) { /* a URL without its beginning, perhaps */
+        const char *at = memrchr(rest.base, '@', rest.len);
+        if (at != NULL) {
+            strbuf_puts(out, "…@");
+            rest = span_skip(rest, (size_t)(at - rest.base) + 1);
+        }
+    } else {
         const char *user = scheme + 3;
         rest = span_skip(value, (size_t)(user - value.base));
         size_t host = 0; /* the authority ends at the path; the last '@' in it ends user and password */
@@ -57,6 +63,17 @@ void cli_env_show(struct span value, struct strbuf *out)
         if (at != NULL) {
             strbuf_puts(out, "…@");
             rest = span_skip(rest, (size_t)(at - rest.base) + 1);
+            host -= (size_t)(at - user) + 1;
+        }
+        size_t port = host;
+        while (port != 0 && strchr("0123456789]", rest.base[port - 1]) != NULL)
+            port--;
+        bool odd_port = port != 0 && rest.base[port - 1] != ':' && rest.base[0] != '[';
+        const char *colon = odd_port ? memrchr(rest.base, ':', port) : NULL;
+        if (colon != NULL) { /* a password whose '@' was forgotten */
+            strbuf_add(out, (struct span){rest.base, (size_t)(colon + 1 - rest.base)});
+            strbuf_puts(out, "…");
+            return;
         }
         const char *query = rest.len != 0 ? memchr(rest.base, '?', rest.len) : NULL;
         if (query != NULL) { /* some servers take their key there */
@@ -68,6 +85,14 @@ void cli_env_show(struct span value, struct strbuf *out)
     }
     for (size_t i = 0; i < rest.len; i++)
         strbuf_putc(out, (unsigned char)rest.base[i] < ' ' || rest.base[i] == 0x7f ? '?' : rest.base[i]);
+}
+
+const char *cli_url_shown(const char *url, char *text, size_t size)
+{
+    struct strbuf shown;
+    strbuf_init_fixed(&shown, text, size);
+    cli_env_show(span_of(url), &shown);
+    return strbuf_cstr(&shown);
 }
 
 static void show_input(enum input_id id, const struct config_input *input, struct strbuf *out)
@@ -89,6 +114,7 @@ static void print_setting(enum input_id id, const struct config_input *input, co
     char memory[VALUE_MAX], raw_memory[VALUE_MAX], from[PATH_MAX + 16] = "default", text[16];
     struct strbuf value, raw;
     int line = 0;
+    bool is_list;
     strbuf_init_fixed(&value, memory, sizeof(memory));
     strbuf_init_fixed(&raw, raw_memory, sizeof(raw_memory));
     if (input->count != 0) {
@@ -100,14 +126,20 @@ static void print_setting(enum input_id id, const struct config_input *input, co
         strbuf_puts(&value, file);
         snprintf(from, sizeof(from), "the usual place");
     } else if (file != NULL && settings[id].key != NULL &&
-               (line = config_origin_find(file, settings[id].key, &raw)) != 0) {
-        cli_env_show(strbuf_span(&raw), &value);
+               (line = config_origin_find(file, settings[id].key, &raw, &is_list)) != 0) {
+        if (settings[id].secret && !is_list)
+            strbuf_puts(&value, "hidden");
+        else
+            cli_env_show(strbuf_span(&raw), &value);
         snprintf(from, sizeof(from), "%s:%d", file, line);
     } else {
         strbuf_puts(&value, fallback_of(id, text));
     }
     printf("%-20s %-28s %s\n", config_input_variable(id),
            value.len != 0 || value.overflow ? strbuf_cstr(&value) : "\"\"", from);
+    const char *in_file = config_input_file_variable(id), *path = in_file != NULL ? getenv(in_file) : NULL;
+    if (in_file != NULL)
+        printf("%-20s %-28s %s\n", in_file, path != NULL ? path : "none", path != NULL ? "environment" : "default");
 }
 
 int cli_env(int argc, char **argv)

@@ -262,7 +262,7 @@ int cli_health(int argc, char **argv)
     struct health_question health = {.timeout = "5s", .timeout_us = 5000000};
     struct target target;
     struct config *config = NULL;
-    char error[1024];
+    char error[1024], url[1024];
     cli_parse(&argp, argc, argv, &health);
     if (health.url == NULL && (config = config_load(&health.options, getenv, error, sizeof(error))) == NULL)
         return cli_fail("%s", error);
@@ -278,7 +278,8 @@ int cli_health(int argc, char **argv)
         setitimer(ITIMER_REAL, &timer, NULL);
         status = ask_health(&target, health.live ? "/livez" : "/readyz");
     } else {
-        cli_fail("%s%s%s", health.url != NULL ? health.url : "", health.url != NULL ? ": " : "", error);
+        cli_fail("%s%s%s", health.url != NULL ? cli_url_shown(health.url, url, sizeof(url)) : "",
+                 health.url != NULL ? ": " : "", error);
     }
     config_release(config);
     return status;

@@ -38,6 +38,11 @@ const char *config_input_variable(enum input_id id)
     return variables[id].name;
 }
 
+const char *config_input_file_variable(enum input_id id)
+{
+    return variables[id].in_file;
+}
+
 static void add(struct config_input *input, struct span value, const char *source)
 {
     char **item = config_append(&input->items, &input->count, sizeof(*input->items));

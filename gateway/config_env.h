@@ -34,6 +34,9 @@ struct config_input {
 /* What a setting is called in the environment: "WEIR_LISTEN". */
 const char *config_input_variable(enum input_id id);
 
+/* The variable that names a file with its values, such as "WEIR_API_KEY_FILE"; NULL: there is none. */
+const char *config_input_file_variable(enum input_id id);
+
 /* Gathers all settings, an option before its variable. Zero `inputs` before; dispose of them also after a failure. */
 bool config_inputs_read(struct config_input inputs[INPUT_COUNT], const struct config_options *options,
                         char *(*getenv_fn)(const char *), struct config_report *report);

@@ -18,17 +18,23 @@ bool fields_backend_usage(struct yaml_reader *reader, const yaml_node_t *node, v
     return true;
 }
 
+/* What stands here by mistake may well be the key, so it is not repeated. */
 bool fields_backend_auth(struct yaml_reader *reader, const yaml_node_t *node, void *target)
 {
-    static const struct fields_word words[] = {
-        [BACKEND_AUTH_BEARER] = {"bearer", false},
-        [BACKEND_AUTH_X_API_KEY] = {"x-api-key", false},
-        [BACKEND_AUTH_API_KEY] = {"api-key", false},
-    };
-    size_t which;
+    static const char *const words[] = {
+        [BACKEND_AUTH_BEARER] = "bearer", [BACKEND_AUTH_X_API_KEY] = "x-api-key", [BACKEND_AUTH_API_KEY] = "api-key"};
+    struct config_value value;
+    char subject[512];
+    size_t which = 0;
+    char *text = yaml_reader_value(reader, node, &value, subject);
 
-    if (!fields_word(reader, node, words, COUNT(words), &which))
+    if (text == NULL)
         return false;
+    while (which < COUNT(words) && !span_eq(value.text, span_of(words[which])))
+        which++;
+    config_free_secret(text);
+    if (which == COUNT(words))
+        return yaml_reader_fail_value(reader, node, "is something else, expected bearer, x-api-key or api-key");
     *(enum backend_auth *)target = (enum backend_auth)which;
     return true;
 }

@@ -47,7 +47,7 @@ static void show(const yaml_node_t *node, struct strbuf *out)
     strbuf_printf(out, "%zu entr%s", count, count == 1 ? "y" : "ies");
 }
 
-int config_origin_find(const char *file, const char *key, struct strbuf *shown)
+int config_origin_find(const char *file, const char *key, struct strbuf *shown, bool *is_list)
 {
     char ignored[1024];
     struct config_report report = {ignored, sizeof(ignored)};
@@ -69,6 +69,7 @@ int config_origin_find(const char *file, const char *key, struct strbuf *shown)
         } while (node != NULL && rest != NULL);
         if (node != NULL) {
             line = yaml_reader_line(node);
+            *is_list = !yaml_reader_is_scalar(node);
             show(node, shown);
         }
         yaml_reader_close(&reader);

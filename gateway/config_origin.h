@@ -9,7 +9,7 @@
 const char *config_origin_usual(void);
 
 /* Looks a key up ("log_level", "cache.ttl"). Appends its text as it stands, ${NAME} unexpanded, or "3 entries" for a
- * list or a mapping. Returns its line, 0 if the file does not have it or cannot be read as YAML. */
-int config_origin_find(const char *file, const char *key, struct strbuf *shown);
+ * list or a mapping (*is_list then). Returns its line, 0 if the file does not have it or cannot be read as YAML. */
+int config_origin_find(const char *file, const char *key, struct strbuf *shown, bool *is_list);
 
 #endif

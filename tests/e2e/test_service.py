@@ -100,8 +100,14 @@ def test_env_tells_values_and_where_they_come_from(t):
     assert rows["WEIR_LOG_LEVEL"] == ["warn", "weir.yaml:1"] and rows["WEIR_OPEN"] == ["true", "weir.yaml:3"], rows
     assert rows["WEIR_WORKERS"] == ["2", "environment"] and rows["WEIR_DRAIN_TIMEOUT"] == ["5s", "--drain-timeout"], rows
     assert rows["WEIR_CACHE_TTL"] == ["10m", "weir.yaml:5"] and rows["WEIR_LISTEN"] == ["127.0.0.1:8080", "default"], rows
-    listed = set(re.findall(r"WEIR_[A-Z_]+", t.run("--help").stdout)) - {"WEIR_API_KEY_FILE", "WEIR_REDIS_FILE"}
+    listed = set(re.findall(r"WEIR_[A-Z_]+", t.run("--help").stdout))
     assert listed <= set(rows), listed - set(rows)
+    assert rows["WEIR_API_KEY_FILE"] == ["none", "default"] and rows["WEIR_REDIS_FILE"] == ["none", "default"], rows
+    (t.dir / "redis").write_text("redis://:hush@127.0.0.1:1/0\n")
+    done = t.run("env", env={"WEIR_REDIS_FILE": str(t.dir / "redis")})
+    rows = {line.split()[0]: line.split(None, 2)[1:] for line in done.stdout.splitlines()}
+    assert rows["WEIR_REDIS_FILE"] == [str(t.dir / "redis"), "environment"], rows
+    assert rows["WEIR_REDIS"] == ["redis://…@127.0.0.1:1/0", "the file that WEIR_REDIS_FILE names"], rows
 
 
 def test_env_hides_secrets(t):

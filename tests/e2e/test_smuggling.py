@@ -245,6 +245,10 @@ def test_backends_answers_do_not_split(t):
             (ok + b"x: y\r\n x-evil: 1\r\ncontent-length: 2\r\n\r\n{}", (502,)),
             (ok + b"retry-after: 1\x01\r\ncontent-length: 2\r\n\r\n{}", (502,)),
             (ok + b"content-length : 2\r\n\r\n{}", (502,)),
+            (ok + b"x evil: 1\r\ncontent-length: 2\r\n\r\n{}", (502,)),
+            (ok + b"set-cookie: a=b\r\r\nx-evil: 1\r\ncontent-length: 2\r\n\r\n{}", (502,)),
+            (b"HTTP/1.1 302 Found\r\nlocation: /a\rx-evil: 1\r\ncontent-length: 2\r\n\r\n{}", (502,)),
+            (b"HTTP/1.1 429 Too Many\r\nx-evil: 1\r\nretry-after: 1\0\r\ncontent-length: 2\r\n\r\n{}", (502,)),
             (b"HTTP/1.1 200 OK\x0b\r\ncontent-length: 2\r\n\r\n{}", (200, 502))):
         weir = t.weir(RawBackend(answer).url)
         with weir.connect() as wire:

@@ -317,7 +317,7 @@ static const struct bad bad_yaml[] = {
     YAML(BACKEND "    auth: bearer\n",
          "weir.yaml:3: \"backends[0]\" has \"auth\" but no \"api_key\", expected both or none"),
     YAML(BACKEND "    auth: basic\n",
-         "weir.yaml:3: \"backends[0].auth\" is \"basic\", expected bearer or x-api-key or api-key"),
+         "weir.yaml:3: \"backends[0].auth\" is something else, expected bearer, x-api-key or api-key"),
     YAML(BACKEND "    headers: {\"a b\": c}\n",
          "weir.yaml:3: \"backends[0].headers.a b\" has no valid header name, expected letters, digits and dashes"),
     YAML(BACKEND "    headers: {A: \"b\\r\\nC: d\"}\n",
