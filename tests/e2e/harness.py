@@ -43,17 +43,37 @@ def wait_until(check, what, timeout=10.0):
         time.sleep(0.005)
 
 
+def claim(port):
+    """Whether no other scenario has been given the port. The claim is a name that the kernel drops with this process."""
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        name.bind(f"\0weir-e2e-port-{port}")
+    except OSError as e:
+        name.close()
+        if e.errno != errno.EADDRINUSE:
+            raise
+        return False
+    _claims.append(name)
+    return True
+
+
+_claims = []
+
+
 def free_port(host="127.0.0.1"):
-    """A port that nobody uses, outside the range from which the kernel picks for outgoing connections."""
+    """A port that nobody uses, outside the range from which the kernel picks for outgoing connections. No other scenario
+    on this machine gets it as long as this one runs."""
     while True:
         port = random.SystemRandom().randint(12000, 30000)
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
             try:
                 s.bind((host, port))
-                return port
             except OSError as e:
                 if e.errno != errno.EADDRINUSE:
                     raise
+                continue
+        if claim(port):
+            return port
 
 
 def mono_us():

@@ -16,7 +16,17 @@ WIDE = 0x3fffffff
 CALM = 30  # seconds that an attack may last before weir must have had enough
 
 
-def flood(weir, make, kind, tls=False, batch=1):
+def in_clear_and_over_tls(t, behave="", **options):
+    """A fake and a gateway in front of it, once with TLS and once without."""
+    fake = t.fake(behave)
+    for tls in (None, t.certificate()):
+        fake.reset()
+        weir = t.weir(fake, tls=tls, **options)
+        yield fake, weir
+        assert weir.stop() == 0
+
+
+def flood(weir, make, kind, batch=1):
     """Sends make(i) until the connection ends; checks how it ended and that others were served."""
     before = weir.metric(rf'weir_http2_floods_total{{kind="{kind}"')
     with Http2(weir, source=ATTACKER, acknowledge=False) as client:
@@ -204,90 +214,104 @@ def test_an_address_that_floods_again_and_again_is_shut_out_for_a_while(t):
     wait_until(served_again, "the address to be let in again", 20)
 
 
+@limit(90)
+def test_floods_over_tls_are_ended(t):
+    weir = t.weir(t.fake("events=1"), tls=t.certificate())
+    flood(weir, lambda i: head_frames(2 * i + 1, POST) + frame(DATA, END_STREAM, 2 * i + 1, BODY) +
+          frame(RST_STREAM, 0, 2 * i + 1, struct.pack(">I", CANCEL)), "reset", batch=50)
+    flood(weir, lambda i: frame(PING, 0, 0, b"12345678"), "ping", batch=100)
+    flood(weir, lambda i: frame(HEADERS, 0, 1, POST) if i == 0 else frame(CONTINUATION, 0, 1, b"x"), "header_block", batch=10)
+    flood(weir, lambda i: (head_frames(1, POST) if i == 0 else b"") + frame(DATA, 0, 1), "empty_data", batch=100)
+
+
 # ---------------------------------------------------------------- those who merely ask for much
 
 @smoke
+@limit(90)
 def test_a_hundred_streams_at_once_cancelled_by_the_dozen_are_never_cut(t):
-    fake, weir = t.pair("events=100000,pace_ms=50")
-    with Http2(weir) as client:
-        client.open_window(0, WIDE)
-        stream = 1
-        for _ in range(3):
-            streams = list(range(stream, stream + 200, 2))
-            stream += 200
-            for each in streams:
-                client.post(each, CHAT, BODY)
-            client.read_until(lambda: all(s in client.data for s in streams), "all to stream")
-            for start in range(0, 100, 12):
-                for each in streams[start:start + 12]:
-                    client.reset(each)
-                client.take_what_has_come()
-        assert client.goaway is None and not client.closed
-        client.post(stream, CHAT, BODY, "events=3")
-        assert client.answer(stream)[1].endswith(b"[DONE]\n\n")
-    fake.wait_aborts(300)
-    assert weir.metric("weir_http2_floods_total") == 0
+    for fake, weir in in_clear_and_over_tls(t, "events=100000,pace_ms=50"):
+        with Http2(weir) as client:
+            client.open_window(0, WIDE)
+            stream = 1
+            for _ in range(3):
+                streams = list(range(stream, stream + 200, 2))
+                stream += 200
+                for each in streams:
+                    client.post(each, CHAT, BODY)
+                client.read_until(lambda: all(s in client.data for s in streams), "all to stream")
+                for start in range(0, 100, 12):
+                    for each in streams[start:start + 12]:
+                        client.reset(each)
+                    client.take_what_has_come()
+            assert client.goaway is None and not client.closed
+            client.post(stream, CHAT, BODY, "events=3")
+            assert client.answer(stream)[1].endswith(b"[DONE]\n\n")
+        fake.wait_aborts(300)
+        assert weir.metric("weir_http2_floods_total") == 0
 
 
+@limit(90)
 def test_large_prompts_at_once_are_never_cut(t):
-    fake, weir = t.pair()
-    body = json.dumps(chat(filler="x" * 1000000)).encode()
-    with Http2(weir) as client:
-        for stream in range(1, 41, 2):
-            client.send(head_frames(stream, POST))
-        for offset in range(0, len(body), 16000):
-            last = END_STREAM if offset + 16000 >= len(body) else 0
+    for fake, weir in in_clear_and_over_tls(t):
+        body = json.dumps(chat(filler="x" * 1000000)).encode()
+        with Http2(weir) as client:
             for stream in range(1, 41, 2):
-                client.send(frame(DATA, last, stream, body[offset:offset + 16000]))
-            client.take_what_has_come()
-        for stream in range(1, 41, 2):
-            assert client.answer(stream)[0] == 200, (stream, client.resets)
-        assert client.goaway is None
-    assert fake.stats()["requests"] == 20
+                client.send(head_frames(stream, POST))
+            for offset in range(0, len(body), 16000):
+                last = END_STREAM if offset + 16000 >= len(body) else 0
+                for stream in range(1, 41, 2):
+                    client.send(frame(DATA, last, stream, body[offset:offset + 16000]))
+                client.take_what_has_come()
+            for stream in range(1, 41, 2):
+                assert client.answer(stream)[0] == 200, (stream, client.resets)
+            assert client.goaway is None
+        assert fake.stats()["requests"] == 20
 
 
+@limit(90)
 def test_slow_readers_and_busy_windows_are_never_cut(t):
     """Window for each frame of data, as simple clients give it, a hundred streams at once."""
-    _, weir = t.pair("events=60,pace_ms=10,size=200")
-    with Http2(weir) as client:
-        given = {}
-        for stream in range(1, 201, 2):
-            client.post(stream, CHAT, BODY)
-        def done():
-            for stream, data in client.data.items():
-                n = len(data) - given.get(stream, 0)
-                if n:
-                    given[stream] = len(data)
-                    client.open_window(0, n)
-                    if stream not in client.ended:
-                        client.open_window(stream, n)
-            return len(client.ended) == 100
-        client.read_until(done, "all to end", 30)
-        assert len(client.ended) == 100 and client.goaway is None, (client.ended, client.goaway)
+    for _, weir in in_clear_and_over_tls(t, "events=60,pace_ms=10,size=200"):
+        with Http2(weir) as client:
+            given = {}
+            for stream in range(1, 201, 2):
+                client.post(stream, CHAT, BODY)
+            def done():
+                for stream, data in client.data.items():
+                    n = len(data) - given.get(stream, 0)
+                    if n:
+                        given[stream] = len(data)
+                        client.open_window(0, n)
+                        if stream not in client.ended:
+                            client.open_window(stream, n)
+                return len(client.ended) == 100
+            client.read_until(done, "all to end", 30)
+            assert len(client.ended) == 100 and client.goaway is None, (client.ended, client.goaway)
 
 
+@limit(90)
 def test_thousands_of_answered_requests_on_one_connection_are_never_cut(t):
-    _, weir = t.pair()
-    with Http2(weir) as client:
-        client.open_window(0, WIDE)
-        for start in range(1, 12001, 120):
-            streams = range(start, start + 120, 2)
-            client.send(b"".join(frame(HEADERS, END_HEADERS | END_STREAM, stream, GET) for stream in streams))
-            client.read_until(lambda: all(s in client.ended for s in streams), "the answers")
-            assert not client.closed, (start, client.goaway)
-        assert len(client.ended) == 6000 and client.goaway is None and not client.resets
+    for _, weir in in_clear_and_over_tls(t):
+        with Http2(weir) as client:
+            client.open_window(0, WIDE)
+            for start in range(1, 12001, 120):
+                streams = range(start, start + 120, 2)
+                client.send(b"".join(frame(HEADERS, END_HEADERS | END_STREAM, stream, GET) for stream in streams))
+                client.read_until(lambda: all(s in client.ended for s in streams), "the answers")
+                assert not client.closed, (start, client.goaway)
+            assert len(client.ended) == 6000 and client.goaway is None and not client.resets
 
 
-@limit(60)
+@limit(90)
 def test_pings_and_settings_of_a_careful_client_are_answered(t):
-    _, weir = t.pair("events=40,pace_ms=50")
-    with Http2(weir) as client:
-        client.post(1, CHAT, BODY)
-        while 1 not in client.ended:
-            client.send(frame(PING, 0, 0, b"12345678") + frame(SETTINGS, 0, 0))
-            seen = len(client.data.get(1, b""))
-            client.read_until(lambda seen=seen: 1 in client.ended or len(client.data.get(1, b"")) > seen, "an event")
-        assert client.goaway is None and client.data[1].endswith(b"[DONE]\n\n")
+    for _, weir in in_clear_and_over_tls(t, "events=40,pace_ms=50"):
+        with Http2(weir) as client:
+            client.post(1, CHAT, BODY)
+            while 1 not in client.ended:
+                client.send(frame(PING, 0, 0, b"12345678") + frame(SETTINGS, 0, 0))
+                seen = len(client.data.get(1, b""))
+                client.read_until(lambda seen=seen: 1 in client.ended or len(client.data.get(1, b"")) > seen, "an event")
+            assert client.goaway is None and client.data[1].endswith(b"[DONE]\n\n")
 
 
 @smoke
