@@ -48,9 +48,14 @@ bool log_enabled(enum log_level level)
     return (int)level >= atomic_load_explicit(&min_level, memory_order_relaxed);
 }
 
+enum log_format log_format_now(void)
+{
+    return (enum log_format)atomic_load_explicit(&line_format, memory_order_relaxed);
+}
+
 static bool is_json(void)
 {
-    return atomic_load_explicit(&line_format, memory_order_relaxed) == LOG_JSON;
+    return log_format_now() == LOG_JSON;
 }
 
 static void put_digits(char *at, int count, unsigned value)

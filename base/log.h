@@ -30,6 +30,9 @@ void log_start(enum log_level level, enum log_format format, int fd);
 /* Changes level and format; any thread. */
 void log_set(enum log_level level, enum log_format format);
 
+/* The format as it is. */
+enum log_format log_format_now(void);
+
 /* Writes what is waiting (for at most `flush_ms` milliseconds) and ends the thread. What is left is dropped and
  * counted. */
 void log_stop(int flush_ms);

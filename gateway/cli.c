@@ -1,4 +1,5 @@
 #include "gateway/cli.h"
+#include "base/log.h"
 #include "gateway/ask.h"
 #include "gateway/crash.h"
 #include "gateway/notify.h"
@@ -104,10 +105,24 @@ static void print_version(FILE *stream, struct argp_state *state)
             (int)strcspn(sockets, "-"), sockets);
 }
 
+static bool fails_into_log;
+
+void cli_fail_into_log(void)
+{
+    fails_into_log = true;
+}
+
 int cli_fail(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
+    if (fails_into_log) {
+        char message[1024];
+        vsnprintf(message, sizeof(message), format, args);
+        va_end(args);
+        log_text(LOG_ERROR, "%s", message);
+        return CLI_FAILED;
+    }
     fflush(stdout);
     fputs("weir: ", stderr);
     vfprintf(stderr, format, args);
@@ -236,6 +251,8 @@ static int cli_run(int argc, char **argv)
     notify_begin();
     struct handover handover;
     handover_receive(&handover);
+    if (handover.logs)
+        cli_fail_into_log();
     int status = serve(&options, &handover);
     handover_dispose(&handover);
     free(options.listen);
@@ -273,6 +290,14 @@ static void print_summary(const struct config *config)
             printf(" (http://unix:%s%s%s)", url->unix_path, url->path[0] != '\0' ? ":" : "", url->path);
         else
             printf(" (%s://%s%s)", url->tls ? "https" : "http", url->authority, url->path);
+    }
+    for (size_t i = 0; i != config->fleet.alias_count; ++i) {
+        const struct fleet_alias *alias = &config->fleet.aliases[i];
+        printf("%s%s", i == 0 ? "\n  models     " : "; ", alias->name);
+        for (size_t n = 0; n != alias->step_count; ++n)
+            printf("%s%s%s%s", n == 0 ? " = " : ", then ", alias->steps[n].model,
+                   alias->steps[n].backend != NULL ? "@" : "",
+                   alias->steps[n].backend != NULL ? alias->steps[n].backend : "");
     }
     printf("\n  keys       ");
     if (config->key_count == 0)

@@ -19,8 +19,9 @@ int cli_keys(int argc, char **argv);
 int cli_health(int argc, char **argv);
 int cli_env(int argc, char **argv);
 
-/* Prints "weir: MESSAGE" to stderr. Returns CLI_FAILED. */
+/* Prints "weir: MESSAGE" to stderr, or a line of the log after cli_fail_into_log. Returns CLI_FAILED. */
 int cli_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void cli_fail_into_log(void);
 
 /* argp_parse with the habits that all commands share: exit status CLI_USAGE for a wrong call. Does not return after
  * --help, --usage, --version or a wrong call. */

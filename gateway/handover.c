@@ -1,5 +1,6 @@
 #include "gateway/handover.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/strbuf.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -95,6 +96,9 @@ void handover_receive(struct handover *handover)
             handover->old = pid > 1 ? (pid_t)pid : 0;
             for (size_t i = 0; i < HANDOVER_FORMER_MAX && line.len != 0; i++)
                 handover->former[i] = (pid = take_number(&line)) > 1 ? (pid_t)pid : 0;
+        } else if (span_eq(word, SPAN("log"))) {
+            log_set(LOG_INFO, span_eq(line, SPAN("json")) ? LOG_JSON : LOG_TEXT);
+            handover->logs = true;
         } else if (span_eq(word, SPAN("role"))) {
             handover->role = span_eq(line, SPAN("serve"))   ? HANDOVER_SERVE
                              : span_eq(line, SPAN("check")) ? HANDOVER_CHECK
@@ -246,7 +250,8 @@ bool handover_start(struct handover_child *child, enum handover_role role, const
         return fail(error, error_size, errno);
     struct strbuf text;
     strbuf_init(&text, TEXT_MAX);
-    strbuf_printf(&text, VARIABLE "=ready %d\nrole %s\n", ends[1], words[role]);
+    strbuf_printf(&text, VARIABLE "=ready %d\nrole %s\nlog %s\n", ends[1], words[role],
+                  log_format_now() == LOG_JSON ? "json" : "text");
     print_sockets(listeners, count, &text);
     *child = (struct handover_child){._ready = ends[0], ._role = role, ._give_up_us = clock_us() + GIVE_UP_US};
     int rc = spawn(&child->pid, (char *)(uintptr_t)strbuf_cstr(&text), listeners, count, ends[1]);

@@ -28,6 +28,7 @@ struct handover {
     char *_text; /* the variable's value */
     int _ready;  /* the pipe to the process that waits; 0: none */
     enum handover_role role;
+    bool logs; /* there is a log already, whose format log_set has been told: what goes wrong belongs there */
     pid_t old; /* the serving process of the supervisor whose place this process takes; 0: none */
     pid_t former[HANDOVER_FORMER_MAX]; /* of that supervisor: those that still drain; 0: none */
 };

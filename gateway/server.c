@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/ids.h"
 #include "base/log.h"
+#include "gateway/cli.h"
 #include "gateway/crash.h"
 #include "gateway/http2_guard.h"
 #include "gateway/http2_rules.h"
@@ -35,7 +36,7 @@ static bool start_workers(struct server *server, struct site *site)
     for (size_t i = 0; i < server->worker_count; i++) {
         char error[512];
         if (!worker_start(server->workers[i], error, sizeof(error))) {
-            fprintf(stderr, "weir: %s\n", error);
+            cli_fail("%s", error);
             return false;
         }
     }
@@ -172,14 +173,14 @@ int server_run(struct config *config, const struct config_options *options, stru
     if (config->redis.on)
         redis_state_init(&server.redis, &config->redis.url, config->workers);
     if (!site_load_tls(site, error, sizeof(error))) {
-        fprintf(stderr, "weir: %s\n", error);
+        cli_fail("%s", error);
         dispose(&server, site);
         return 1;
     }
     /* A thread that was started cannot be taken back; if one is not ready the process ends, and only the sockets
      * matter. */
     if (!listener_open_all(&server.listeners, &server.listener_count, config, handover, error, sizeof(error))) {
-        fprintf(stderr, "weir: %s\n", error);
+        cli_fail("%s", error);
         dispose(&server, site);
         return 1;
     }

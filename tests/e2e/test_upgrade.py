@@ -131,6 +131,8 @@ def test_an_upgrade_that_fails_leaves_the_old_process_serving(t):
     weir.signal(signal.SIGUSR2)
     wait_until(lambda: "no upgrade: the new process ended with status 1" in weir.log(), "the failure to be told")
     assert weir.stream().status == 200
+    why = [line for line in weir.log_lines() if "nonsense" in line["msg"]]
+    assert len(why) == 1 and why[0]["level"] == "error" and "\nweir: " not in weir.log(), weir.log()
     (t.dir / "weir1.yaml").write_text(config)
     line = Successors(weir)
     line.upgrade()
