@@ -20,6 +20,7 @@ struct ask {
     struct strbuf prompt; /* from the arguments */
     bool has_prompt;
     struct ask_url url;
+    char own_url[512];    /* what the configuration said */
     char model_name[512]; /* what /v1/models said */
     json_t *messages;     /* the conversation so far */
     bool terminal;        /* stdout is one */
@@ -33,7 +34,7 @@ struct ask {
 enum { OPTION_URL = 0x100, OPTION_KEY, OPTION_MODEL, OPTION_CA };
 
 static const struct argp_option options[] = {
-    {"url", OPTION_URL, "URL", 0, "The gateway (default: WEIR_URL, else http://127.0.0.1:8080)", 0},
+    {"url", OPTION_URL, "URL", 0, "The gateway (default: WEIR_URL, else where the configuration says it listens)", 0},
     {"key", OPTION_KEY, "KEY", 0, "API key (default: WEIR_API_KEY, which other users of the machine cannot see)", 0},
     {"model", OPTION_MODEL, "MODEL", 0, "Model (default: the first that the gateway lists)", 0},
     {"ca", OPTION_CA, "FILE", 0, "Certificate authorities (PEM) to trust in place of the system's", 0},
@@ -306,6 +307,8 @@ static int complete(struct ask *ask, char *env_key)
     char error[256], url[1024];
     if (ask->url_text == NULL || ask->url_text[0] == '\0')
         ask->url_text = getenv("WEIR_URL");
+    if ((ask->url_text == NULL || ask->url_text[0] == '\0') && cli_own_url(ask->own_url, sizeof(ask->own_url)))
+        ask->url_text = ask->own_url;
     if (ask->url_text == NULL || ask->url_text[0] == '\0')
         ask->url_text = "http://127.0.0.1:8080";
     if (!ask_url_parse(span_of(ask->url_text), &ask->url, error, sizeof(error))) {

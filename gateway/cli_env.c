@@ -161,12 +161,14 @@ int cli_env(int argc, char **argv)
     for (size_t id = 0; readable && id < INPUT_COUNT; id++)
         print_setting((enum input_id)id, &inputs[id], file);
     const char *url = getenv("WEIR_URL");
+    char own[512] = "http://127.0.0.1:8080";
+    cli_own_url(own, sizeof(own));
     struct strbuf shown;
     char memory[VALUE_MAX];
     strbuf_init_fixed(&shown, memory, sizeof(memory));
     if (url != NULL)
         cli_env_show(span_of(url), &shown);
-    printf("%-20s %-28s %s\n", "WEIR_URL", url != NULL ? strbuf_cstr(&shown) : "http://127.0.0.1:8080",
+    printf("%-20s %-28s %s\n", "WEIR_URL", url != NULL ? strbuf_cstr(&shown) : own,
            url != NULL ? "environment (of `weir ask`)" : "default (of `weir ask`)");
     int status = readable ? CLI_OK : cli_fail("%s", error);
     struct config *config = readable ? config_load(&options, getenv, error, sizeof(error)) : NULL;

@@ -252,6 +252,20 @@ static const struct config_listen *choose_listen(const struct config *config)
     return &config->listen[0];
 }
 
+bool cli_own_url(char *text, size_t size)
+{
+    struct config_options none = {0};
+    struct target target;
+    char error[1024];
+    struct config *config = config_load(&none, getenv, error, sizeof(error));
+    bool known = config != NULL && target_of_listen(&target, choose_listen(config), error, sizeof(error)) &&
+                 target.unix_path == NULL;
+    if (known)
+        snprintf(text, size, "%s", target.display);
+    config_release(config);
+    return known;
+}
+
 int cli_health(int argc, char **argv)
 {
     static const struct argp argp = {

@@ -185,3 +185,20 @@ def test_a_socket_left_behind_by_a_crash_is_replaced(t):
     left.close()
     assert stat.S_ISSOCK(os.stat(path).st_mode)
     assert t.weir(t.fake(), listen=[f"unix:{path}"]).stream().status == 200
+
+
+def test_ask_finds_the_gateway_by_its_configuration(t):
+    weir = t.weir(t.fake())
+    path = t.dir / "its.yaml"
+    path.write_text(f"listen: [{{address: '0.0.0.0:{weir.port}'}}]\nopen: true\n")
+    for env in ({"WEIR_CONFIG": str(path)}, {"WEIR_LISTEN": f"127.0.0.1:{weir.port}"}):
+        done = t.run("ask", "hello", env=env)
+        assert done.returncode == 0 and done.stdout, done
+    assert weir.metric('weir_requests_total{.*route="/v1/chat/completions"') == 2
+
+
+def test_check_shows_names_that_stand_for_others(t):
+    (t.dir / "weir.yaml").write_text("backends: [{name: a, url: 'http://h', models: [x]}, {name: b, url: 'http://h2', models: [y]}]\n"
+                                     "models: {best: [x@a, y], other: [y]}\n")
+    done = t.run("check")
+    assert done.returncode == 0 and "models     best = x@a, then y; other = y\n" in done.stdout, done
