@@ -240,6 +240,7 @@ static bool send_head(struct conn *conn)
 /* The answer is complete. */
 static bool finish(struct conn *conn)
 {
+    journal_end(conn, "done");
     conn->phase = READING;
     conn->stale = conn->behave.stale != 0;
     if (conn->behave.close_body || conn->behave.close_idle || conn->behave.gzip_te || conn->behave.bad_length ||

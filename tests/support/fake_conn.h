@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define INPUT_MAX ((64u << 20) + 65536)
+#define JOURNAL_ID_MAX 64
 
 enum phase {
     READING,   /* a request, or nothing, is coming in */
@@ -48,6 +49,7 @@ struct conn {
     struct unchunk unchunk;
     char *out;
     size_t out_len, out_cap, out_done, drip; /* drip: bytes per write; 0: as many as possible */
+    char id[JOURNAL_ID_MAX + 1];             /* of the request under way, if the journal has it; empty: none */
 };
 
 /* What GET /fake/stats tells. */
@@ -57,12 +59,34 @@ static struct stats {
 } stats;
 
 static int epoll_fd = -1;
+static int journal_fd = -1; /* -1: none is kept */
 
 static uint64_t now_us(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* ---- the journal: what outlives a fake that is killed, since each line is in the kernel before the next byte is sent
+ */
+
+/* Writes what has come of the request under way: "begun", then "done", "cut" by the fake, or "left" by its client. */
+static void journal(struct conn *conn, const char *what)
+{
+    char line[JOURNAL_ID_MAX + 16];
+    if (conn->id[0] == '\0')
+        return;
+    int len = snprintf(line, sizeof(line), "%s %s\n", conn->id, what);
+    if (write(journal_fd, line, (size_t)len) != len)
+        abort();
+}
+
+/* The last word on it. */
+static void journal_end(struct conn *conn, const char *what)
+{
+    journal(conn, what);
+    conn->id[0] = '\0';
 }
 
 /* ---- timers: a binary heap ordered by time */
@@ -140,6 +164,7 @@ static struct conn *conn_create(int fd, SSL_CTX *tls)
 
 static void conn_close(struct conn *conn, bool reset)
 {
+    journal_end(conn, "cut");
     if (reset) {
         struct linger linger = {.l_onoff = 1};
         setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
@@ -160,6 +185,7 @@ static void conn_close(struct conn *conn, bool reset)
 static void conn_gone(struct conn *conn)
 {
     if (conn->phase >= DELAYING && conn->phase <= STALLED) {
+        journal_end(conn, "left");
         stats.aborts++;
         stats.last_abort_us = now_us();
     }

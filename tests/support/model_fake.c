@@ -1,7 +1,8 @@
 /* A model server that misbehaves on demand: the other end of the gateway's end-to-end tests and benchmarks. It speaks
  * chat, completions, embeddings, responses, messages and models, and echoes every other request as JSON. fake_behave.h
  * lists what an X-Fake header, --behave, or POST /fake/behave may ask for. GET /fake/stats counts, GET /fake/last shows
- * the last request, POST /fake/reset starts over. One thread, epoll, no allocation per event. */
+ * the last request, POST /fake/reset starts over. --journal FILE adds lines to it for each request's beginning and end,
+ * by its X-Request-Id. One thread, epoll, no allocation per event. */
 #include "fake_answer.h"
 #include <fcntl.h>
 #include <netdb.h>
@@ -182,6 +183,16 @@ static bool begin_request(struct conn *conn)
     return true;
 }
 
+static void begin_journal(struct conn *conn, const struct request *request)
+{
+    struct view id = request_header(request, "x-request-id");
+    if (journal_fd < 0 || id.base == NULL || id.len > JOURNAL_ID_MAX)
+        return;
+    memcpy(conn->id, id.base, id.len);
+    conn->id[id.len] = '\0';
+    journal(conn, "begun");
+}
+
 /* Decides what to do about a request; nothing is sent before its delay is over. `request` and `body` are not kept. The
  * input is consumed by the caller, so the answer must not start the next request. */
 static bool answer(struct conn *conn, const struct request *request, struct view body)
@@ -189,6 +200,7 @@ static bool answer(struct conn *conn, const struct request *request, struct view
     if (conn->dialect == CONTROL)
         return control(conn, request, body);
     remember(conn, request, body);
+    begin_journal(conn, request);
     stats.requests++;
     stats.last_request_us = now_us();
     bool streams = conn->dialect == CHAT || conn->dialect == COMPLETIONS || conn->dialect == RESPONSES ||
@@ -362,6 +374,14 @@ static SSL_CTX *tls_context(const char *cert, const char *key, const char *max, 
     return tls;
 }
 
+static int open_journal(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0)
+        die(strerror(errno), path);
+    return fd;
+}
+
 int main(int argc, char **argv)
 {
     const char *where = "127.0.0.1:0", *cert = NULL, *key = NULL, *max = NULL, *client_ca = NULL;
@@ -383,6 +403,8 @@ int main(int argc, char **argv)
             client_ca = value;
         else if (strcmp(argv[i], "--models") == 0)
             settings.models = value;
+        else if (strcmp(argv[i], "--journal") == 0)
+            journal_fd = open_journal(value);
         else if (strcmp(argv[i], "--sndbuf") == 0)
             settings.send_buffer = atoi(value);
         else if (strcmp(argv[i], "--behave") != 0 || !behave_parse(&settings.behave, value, strlen(value)))

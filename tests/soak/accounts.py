@@ -1,0 +1,231 @@
+"""What was sent, held against what the gateway's log and metrics say of it and what the model servers wrote down. The equalities are
+in tests/soak.sh; here each is one function that yields a sentence for every breach of it. Nothing is tolerated that is not named."""
+import collections
+import json
+import re
+
+Asked = collections.namedtuple("Asked", "kind outcome status told again")
+
+# What only a model server could make right, so that it may come to any request that reaches one.
+BACKEND_TROUBLE = {502, 503, 504}
+# Kinds of requests that the gateway must refuse, with what.
+REFUSALS = {"bad_key": {401, 429}, "too_large": {413}, "not_json": {400}, "no_model": {400}, "unknown": {404}, "no_route": {404}}
+# Kinds that a limit may refuse.
+LIMITED = {"limited", "tokens", "few"}
+# Kinds whose model server misbehaves as it was told to, with what may come of it.
+MISCHIEF = {"cut": "broken", "reset": "broken", "cut_inside": "broken", "end_after": "broken", "error_event": "broken", "drop": 502,
+            "status_500": 500, "status_429": 429}
+# How the log says that a backend failed an answer; base/stream's stream_failure_name.
+FAILURES = {"connect", "reset", "protocol", "unterminated", "connect_timeout", "first_token_timeout", "idle_timeout", "total_timeout",
+            "overflow"}
+OWN_ROUTES = {"/metrics", "/readyz"}  # what the soak itself asks
+
+
+class Ledger:
+    """The books of one stretch of the run, between two moments when nothing was under way."""
+    def __init__(self):
+        self.asked = {}  # by the request's own name
+        self.sockets = {}  # by the WebSocket's name: what became of each of its generations, in order
+        self.lines, self.sockets_closed, self.other_lines = [], [], collections.Counter()
+        self.journal = collections.defaultdict(list)  # by the gateway's name for the request: (server, how it ended)
+        self.killed = False  # a server was
+        self.metrics = None  # how the counters grew; None: a process that counted is gone
+        self.crossings = collections.Counter()
+
+    def read_driver(self, path):
+        with open(path, encoding="ascii") as f:
+            for line in f:
+                name, kind, outcome, status, told, again = line.split()
+                self.asked[name] = Asked(kind, outcome, int(status), name if told == "-" else told, int(again))
+
+    def read_log(self, path):
+        with open(path, encoding="utf-8", errors="replace") as f:
+            for line in f:
+                if not line.startswith("{"):
+                    continue
+                fields = json.loads(line)
+                if fields["msg"] == "request":
+                    self.lines.append(fields)
+                elif fields["msg"] == "websocket":
+                    self.sockets_closed.append(fields)
+                else:
+                    self.other_lines[fields["msg"]] += 1
+
+    def read_journal(self, path, server, killed):
+        """How each request ended there: "done", "cut" by the server, "left" by the gateway, "died" with it, or "open"."""
+        under_way = collections.Counter()
+        with open(path, encoding="ascii") as f:
+            for line in f:
+                name, what = line.split()
+                if what == "begun":
+                    under_way[name] += 1
+                else:
+                    under_way[name] -= 1
+                    self.journal[name].append((server, what))
+        for name in under_way.elements():
+            self.journal[name].append((server, "died" if killed else "open"))
+
+    def wrong(self):
+        """Every breach of every equality."""
+        self.by_name = collections.defaultdict(list)
+        for line in self.lines:
+            self.by_name[line["request_id"]].append(line)
+        checks = [self._one_line_each, self._same_outcome, self._right_outcome, self._servers_agree, self._sockets, self._metrics]
+        return [breach for check in checks for breach in check()]
+
+    def of_the_driver(self):
+        """(name, what was asked, the log's line) of each request that has exactly one line."""
+        for name, asked in self.asked.items():
+            lines = self.by_name.get(asked.told, ())
+            if len(lines) == 1:
+                yield name, asked, lines[0]
+
+    def _one_line_each(self):
+        """Requests sent whole = lines in the log, one each; what was never sent whole has none."""
+        for name, asked in self.asked.items():
+            count = len(self.by_name.get(asked.told, ()))
+            if count != (asked.outcome != "unfinished"):
+                yield f"{name}: {count} lines in the log of {asked}"
+        names = {asked.told for asked in self.asked.values()}
+        for line in self.lines:
+            if line["request_id"] not in names and "socket" not in line and line.get("route") not in OWN_ROUTES:
+                yield f"nobody sent {line}"
+
+    def _same_outcome(self):
+        """The client and the log tell the same story."""
+        for name, asked, line in self.of_the_driver():
+            status, end = line["status"], line["end"]
+            if asked.outcome == "served":
+                agrees = status == 200 and end == "finished"
+            elif asked.outcome == "refused":
+                agrees = status == asked.status
+            elif asked.outcome == "broken":
+                agrees = status == 200 and end in FAILURES
+            elif asked.outcome == "left":
+                agrees = status == 499 and end == "client_left"
+                if not agrees:  # its leaving and the end of the answer crossed each other
+                    self.crossings["left, log says " + end] += 1
+                    agrees = end in {"finished", "refused"} | FAILURES
+            else:
+                agrees = False
+            if not agrees:
+                yield f"{name}: {asked}, but the log has {line}"
+
+    def _right_outcome(self):
+        """Nobody gets what is not for him."""
+        for name, asked in self.asked.items():
+            good = {"served"}
+            if asked.kind in REFUSALS:
+                good = REFUSALS[asked.kind]
+            elif asked.kind.startswith("half_"):
+                good = {"unfinished"}
+            elif asked.kind in MISCHIEF:
+                good = {MISCHIEF[asked.kind], "broken"} | BACKEND_TROUBLE
+            elif "leave" in asked.kind:
+                good = {"left"} | BACKEND_TROUBLE | ({"broken"} if self.killed else set())
+            else:
+                good = good | BACKEND_TROUBLE | ({429} if asked.kind in LIMITED else set()) | ({"broken"} if self.killed else set())
+            if asked.outcome not in good and not (asked.outcome == "refused" and asked.status in good):
+                yield f"{name}: {asked}"
+
+    @staticmethod
+    def attempts(line):
+        """How many servers the gateway says it has asked."""
+        return 0 if "backend" not in line or line.get("cache") == "hit" else line.get("attempts", 1)
+
+    def _servers_agree(self):
+        """Attempts by the log = requests that a server wrote down + those that came to nothing before."""
+        lost = 0
+        for name, entries in self.journal.items():
+            if name not in self.by_name:
+                yield f"{name}: a server got it, {entries}, but it is not in the log"
+        for name, lines in self.by_name.items():
+            for line in lines:
+                entries, attempts = self.journal.get(name, []), self.attempts(line)
+                ends = [end for _, end in entries]
+                lost += max(0, attempts - len(entries))
+                if len(entries) > attempts:
+                    yield f"{name}: {attempts} attempts, but servers have {entries}: {line}"
+                elif len(entries) < attempts and not self.killed and line["end"] != "client_left":
+                    yield f"{name}: {attempts} attempts, servers have {entries}, and none had been killed: {line}"
+                if "open" in ends:
+                    yield f"{name}: still open at a server, {entries}: {line}"
+                if line["status"] == 200 and line["end"] == "finished" and attempts != 0:
+                    # One killed between its last byte and its last word has served it, too.
+                    last = entries[-1] if entries else None
+                    if last not in ((line["backend"], "done"), (line["backend"], "died")) or ends.count("done") != 1 and "died" not in ends:
+                        yield f"{name}: served, but servers have {entries}: {line}"
+                if line["end"] == "client_left" and "cut" in ends[-1:] and attempts == len(entries) == 1:
+                    self.crossings["left, server had cut"] += 1
+        self.crossings["attempts that no server saw"] += lost
+
+    def _sockets(self):
+        """One line for each WebSocket, and for each of its generations."""
+        closed = collections.Counter(line["request_id"] for line in self.sockets_closed)
+        lines = collections.defaultdict(list)
+        for line in self.lines:
+            if "socket" in line:
+                lines[line["socket"]].append(line["status"])
+        for name, outcomes in self.sockets.items():
+            if closed.pop(name, 0) != 1:
+                yield f"{name}: not one line for the WebSocket"
+            told = lines.pop(name, [])
+            same = len(told) == len(outcomes) and all(
+                a == b or b == "left" and a in {499, 200} | BACKEND_TROUBLE for a, b in zip(sorted(told), sorted(outcomes, key=lambda o: 499 if o == "left" else o)))
+            if not same:
+                yield f"{name}: the client saw {outcomes}, the log has {told}"
+        if closed or lines:
+            yield f"nobody opened the WebSockets {dict(closed)} {dict(lines)}"
+
+    def _metrics(self):
+        """The metrics count what the log has lines for."""
+        if self.metrics is None:
+            return
+        counted = collections.Counter()
+        for line in self.lines:
+            if line.get("route") not in OWN_ROUTES:
+                counted[line.get("route", "none"), line.get("backend", ""), str(line["status"])] += 1
+        told = {(labels["route"], labels["backend"], labels["status"]): n for labels, n in self.metrics.grown("weir_requests_total")
+                if labels["route"] not in OWN_ROUTES}
+        for labels in counted.keys() | told.keys():
+            if counted.get(labels, 0) != told.get(labels, 0):
+                yield f"weir_requests_total{labels} grew by {told.get(labels, 0)}, the log has {counted.get(labels, 0)} lines"
+        if any(n for _, n in self.metrics.grown("weir_log_lines_dropped_total")):
+            yield "lines of the log were dropped"
+
+    def table(self):
+        """Kinds and outcomes, as lines of text."""
+        rows = collections.defaultdict(collections.Counter)
+        for asked in self.asked.values():
+            rows[asked.kind][f"{asked.status}" if asked.outcome == "refused" else asked.outcome] += 1
+        for outcomes in self.sockets.values():
+            for outcome in outcomes:
+                rows["ws_chat"][str(outcome)] += 1
+        return rows
+
+
+class Metrics:
+    """What /metrics says."""
+    def __init__(self, text):
+        self.series = {}
+        for line in text.splitlines():
+            found = re.fullmatch(r"([a-z_:]+)(?:\{(.*)\})? (\S+)", line)
+            if found:
+                self.series[found[1], found[2] or ""] = float(found[3])
+
+    def of(self, name):
+        return [(dict(re.findall(r'(\w+)="([^"]*)"', labels)), n) for (found, labels), n in self.series.items() if found == name]
+
+    def sum(self, name):
+        return sum(n for _, n in self.of(name))
+
+
+class Growth:
+    """From one reading to the next."""
+    def __init__(self, before, after):
+        self.before, self.after = before, after
+
+    def grown(self, name):
+        for (found, labels), n in self.after.series.items():
+            if found == name and n != self.before.series.get((found, labels), 0):
+                yield dict(re.findall(r'(\w+)="([^"]*)"', labels)), int(n - self.before.series.get((found, labels), 0))
