@@ -27,9 +27,9 @@ listen:
     tls: {{ cert: {cert}, key: {key} }}
 workers: 2
 backends:
-  - {{ name: a, url: "http://127.0.0.1:{a}", max_concurrent: 80 }}
-  - {{ name: b, url: "http://127.0.0.1:{b}" }}
-  - {{ name: c, url: "http://127.0.0.1:{c}", weight: 2 }}
+  - {{ name: a, models: [fake-1], url: "http://127.0.0.1:{a}", max_concurrent: 80 }}
+  - {{ name: b, models: [fake-1], url: "http://127.0.0.1:{b}" }}
+  - {{ name: c, models: [fake-1], url: "http://127.0.0.1:{c}", weight: 2 }}
 balance: least_requests
 health: {{ path: /health, interval: 1s, timeout: 2s, ejection: 1s, max_ejection: 4s, slow_start: 2s }}
 queue: {{ max: 1000, timeout: 10s }}
