@@ -133,6 +133,13 @@ class Ledger:
         """How many servers the gateway says it has asked."""
         return 0 if "backend" not in line or line.get("cache") == "hit" else line.get("attempts", 1)
 
+    @classmethod
+    def failures(cls, line):
+        """How many of them failed: all but the last, and the last if it did."""
+        attempts = cls.attempts(line)
+        failed = line["end"] in FAILURES or line["end"] == "finished" and (line["status"] == 429 or line["status"] >= 500)
+        return attempts - (0 if failed else 1) if attempts else 0
+
     def _servers_agree(self):
         """Attempts by the log = requests that a server wrote down + those that came to nothing before."""
         lost = 0
@@ -202,8 +209,20 @@ class Ledger:
         for labels in counted.keys() | told.keys():
             if counted.get(labels, 0) != told.get(labels, 0):
                 yield f"weir_requests_total{labels} grew by {told.get(labels, 0)}, the log has {counted.get(labels, 0)} lines"
-        if any(n for _, n in self.metrics.grown("weir_log_lines_dropped_total")):
-            yield "lines of the log were dropped"
+        for name, said in (("weir_log_lines_dropped_total", 0),
+                           ("weir_response_bytes_total", sum(line.get("bytes", 0) for line in self.lines if line.get("route") not in OWN_ROUTES)),
+                           ("weir_tokens_total", sum(line.get(kind + "_tokens", 0) for line in self.lines
+                                                     for kind in ("prompt", "completion", "cached"))),
+                           ("weir_refusals_total", sum("refusal" in line for line in self.lines)),
+                           ("weir_upstream_errors_total", sum(map(self.failures, self.lines)))):
+            told = sum(n for labels, n in self.metrics.grown(name) if labels.get("route") not in OWN_ROUTES)
+            if told != said:
+                yield f"{name} grew by {told}, the log says {said}"
+        for result in ("hit", "miss", "bypass"):
+            told = sum(n for labels, n in self.metrics.grown("weir_cache_requests_total") if labels["result"] == result)
+            said = sum(line.get("cache") == result for line in self.lines)
+            if told != said:
+                yield f"weir_cache_requests_total of {result} grew by {told}, the log says {said}"
 
     def table(self):
         """Kinds and outcomes, as lines of text."""

@@ -22,8 +22,7 @@
 #define HEAD_MAX 4096
 #define REQUEST_MAX 4096
 #define ID_MAX 48
-#define DONE "data: [DONE]\n\n"
-#define DONE_LEN (sizeof(DONE) - 1)
+#define TAIL_LEN 32
 
 enum phase { IDLE, CONNECTING, SENDING, HEAD, LENGTH_BODY, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILER };
 
@@ -65,7 +64,7 @@ struct client {
     size_t head_len;
     uint64_t left; /* of the body or the chunk */
     unsigned line_len, events;
-    char tail[DONE_LEN];         /* the last bytes of the body */
+    char tail[TAIL_LEN];         /* the last bytes of the body */
     struct client *next, **link; /* among the idle, or the busy */
 };
 
@@ -151,12 +150,13 @@ static void client_expect(struct client *client)
     memset(client->tail, 0, sizeof(client->tail));
 }
 
-/* Whether it belongs to a stream that should have a [DONE]; the caller knows what it asked for. */
-static bool client_wants_done(const struct client *client);
+/* What the body must end with to be whole, at most TAIL_LEN bytes; the caller knows what it asked for. */
+static const char *client_last_words(const struct client *client);
 
 static bool client_ended(struct client *client)
 {
-    bool whole = !client_wants_done(client) || memcmp(client->tail, DONE, DONE_LEN) == 0;
+    const char *last = client_last_words(client);
+    bool whole = memcmp(client->tail + TAIL_LEN - strlen(last), last, strlen(last)) == 0;
     client_over(client, client->status != 200 ? REFUSED : whole ? SERVED : BROKEN);
     return false;
 }
@@ -169,9 +169,9 @@ static bool client_body(struct client *client, const char *bytes, size_t len)
             client->events++;
         client->in_line = *at != '\n';
     }
-    size_t keep = len < DONE_LEN ? len : DONE_LEN;
-    memmove(client->tail, client->tail + keep, DONE_LEN - keep);
-    memcpy(client->tail + DONE_LEN - keep, bytes + len - keep, keep);
+    size_t keep = len < TAIL_LEN ? len : TAIL_LEN;
+    memmove(client->tail, client->tail + keep, TAIL_LEN - keep);
+    memcpy(client->tail + TAIL_LEN - keep, bytes + len - keep, keep);
     if (client->leaving.events == 0 || client->events < client->leaving.events)
         return true;
     client_over(client, LEFT);

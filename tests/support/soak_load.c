@@ -101,10 +101,14 @@ static unsigned chance(unsigned below)
 
 /* ---- the end of a request */
 
-static bool client_wants_done(const struct client *client)
+static const char *client_last_words(const struct client *client)
 {
     const struct kind *kind = &kinds[client->kind];
-    return kind->stream && client->status == 200 && strcmp(kind->path, "/v1/messages") != 0;
+    if (client->status != 200)
+        return "";
+    if (!kind->stream)
+        return "}";
+    return strcmp(kind->path, "/v1/messages") == 0 ? "{\"type\":\"message_stop\"}\n\n" : "data: [DONE]\n\n";
 }
 
 /* Nothing may point to it once the present events are dealt with. */
