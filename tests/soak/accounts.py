@@ -102,7 +102,7 @@ class Ledger:
             elif asked.outcome == "broken":
                 agrees = status == 200 and end in FAILURES
             elif asked.outcome == "left":
-                agrees = status == 499 and end == "client_left"
+                agrees = status == 499 and end in {"client_left", "send_timeout"}
                 if not agrees:  # its leaving and the end of the answer crossed each other
                     self.crossings["left, log says " + end] += 1
                     agrees = end in {"finished", "refused"} | FAILURES
@@ -121,7 +121,7 @@ class Ledger:
                 good = {"unfinished"}
             elif asked.kind in MISCHIEF:
                 good = {MISCHIEF[asked.kind], "broken"} | BACKEND_TROUBLE
-            elif "leave" in asked.kind:
+            elif "leave" in asked.kind or asked.kind == "stalls":
                 good = {"left"} | BACKEND_TROUBLE | ({"broken"} if self.killed else set())
             else:
                 good = good | BACKEND_TROUBLE | ({429} if asked.kind in LIMITED else set()) | ({"broken"} if self.killed else set())

@@ -27,7 +27,7 @@ listen:
     tls: {{ cert: {cert}, key: {key} }}
 workers: 2
 backends:
-  - {{ name: a, models: [fake-1], url: "http://127.0.0.1:{a}", max_concurrent: 80 }}
+  - {{ name: a, models: [fake-1, queued], url: "http://127.0.0.1:{a}", max_concurrent: 12 }}
   - {{ name: b, models: [fake-1], url: "http://127.0.0.1:{b}" }}
   - {{ name: c, models: [fake-1], url: "http://127.0.0.1:{c}", weight: 2 }}
 balance: least_requests
@@ -47,6 +47,9 @@ cache: {{ ttl: 15s, max_bytes: {cache}KiB, max_entry: 512KiB, memory_ttl: 10s }}
 redis: {{ url: "{redis}", timeout: 50ms }}
 max_body: 64KiB
 request_timeout: 4s
+send_timeout: 3s
+sse_ping: 250ms
+retries: {{ attempts: 3, budget: 50% }}
 log_format: json
 drain_timeout: 30s
 """

@@ -47,6 +47,7 @@ struct leaving {
     unsigned events; /* once it has had so many; 0: not by that */
     uint64_t at_us;  /* then, however far the answer is; 0: not by that */
     bool unfinished; /* what is sent is no whole request */
+    bool unread;     /* reads nothing of the answer */
     bool when_sent;  /* as soon as all is written */
 };
 
@@ -135,7 +136,7 @@ static bool client_send(struct client *client)
         client_over(client, LEFT);
         return false;
     }
-    client_watch(client, EPOLLIN);
+    client_watch(client, client->leaving.unread ? 0 : EPOLLIN);
     return true;
 }
 
@@ -273,7 +274,10 @@ static bool client_bytes(struct client *client, const char *at, const char *end)
 static void client_cut(struct client *client)
 {
     bool begun = client->phase > HEAD || client->head_len != 0;
-    client_over(client, client->leaving.unfinished && !begun ? UNFINISHED : !begun ? LOST : BROKEN);
+    client_over(client, client->leaving.unread                 ? LEFT
+                        : client->leaving.unfinished && !begun ? UNFINISHED
+                        : !begun                               ? LOST
+                                                               : BROKEN);
 }
 
 static void client_read(struct client *client)

@@ -20,13 +20,14 @@
 struct kind {
     const char *name;
     unsigned weight;
-    const char *path, *key, *fake;
+    const char *path, *key, *fake, *model;
     bool stream;
     unsigned prompts;      /* how many different ones there are; 0: each is new */
     unsigned leave_events; /* leaves after 1 to so many events; 0: not */
     unsigned leave_ms;     /* leaves within so many milliseconds; 0: not */
     const char *body;      /* instead of a good one */
-    enum { WHOLE, HALF_HEAD, HALF_BODY, TOO_LARGE, GOES_AT_ONCE } manner;
+    const char *last;      /* what a 200 ends with; NULL: what OpenAI's do */
+    enum { WHOLE, HALF_HEAD, HALF_BODY, TOO_LARGE, GOES_AT_ONCE, STALLS } manner;
 };
 
 #define MAIN_AT(where) .path = (where), .key = "sk-soak-main-0000000000"
@@ -36,12 +37,20 @@ struct kind {
 #define JSON(behaviour) .fake = behaviour
 static const struct kind kinds[] = {
     /* name, how many of a thousand, … */
-    {"json", 300, MAIN, JSON("size=200")},
+    {"json", 250, MAIN, JSON("size=200")},
     {"embeddings", 30, MAIN_AT("/v1/embeddings"), JSON("size=8")},
     {"stream", 130, MAIN, STREAM("events=20,pace_ms=15")},
     {"slow", 15, MAIN, STREAM("delay_ms=300,events=80,pace_ms=50")},
     {"flood", 5, MAIN, STREAM("flood,events=300,size=1000")},
-    {"messages", 20, MAIN_AT("/v1/messages"), STREAM("events=10,pace_ms=5")},
+    {"messages", 20, MAIN_AT("/v1/messages"), STREAM("events=10,pace_ms=5"), .last = "{\"type\":\"message_stop\"}\n\n"},
+    {"completions", 10, MAIN_AT("/v1/completions"), STREAM("events=10,pace_ms=5")},
+    {"responses", 10, MAIN_AT("/v1/responses"), JSON("size=50")},
+    {"chat", 10, MAIN_AT("/chat"), STREAM(""), .last = "}}}\n\n"},
+    {"chat_leave", 5, MAIN_AT("/chat"), STREAM(""), .last = "}}}\n\n", .leave_events = 2},
+    {"queued", 20, MAIN, STREAM("events=20,pace_ms=15"), .model = "queued"},
+    {"queued_leave", 10, MAIN, STREAM("events=20,pace_ms=15"), .model = "queued", .leave_ms = 100},
+    {"silent", 10, MAIN, STREAM("first_ms=700")},
+    {"stalls", 3, MAIN, STREAM("flood,events=20000,size=1000"), .leave_ms = 6000, .manner = STALLS},
     {"cached", 150, MAIN, JSON("size=100"), .prompts = 40},
     {"cached_stream", 60, MAIN, STREAM("events=12"), .prompts = 20},
     {"leave", 60, MAIN, STREAM("events=40,pace_ms=25"), .leave_events = 12},
@@ -106,9 +115,7 @@ static const char *client_last_words(const struct client *client)
     const struct kind *kind = &kinds[client->kind];
     if (client->status != 200)
         return "";
-    if (!kind->stream)
-        return "}";
-    return strcmp(kind->path, "/v1/messages") == 0 ? "{\"type\":\"message_stop\"}\n\n" : "data: [DONE]\n\n";
+    return kind->last != NULL ? kind->last : kind->stream ? "data: [DONE]\n\n" : "}";
 }
 
 /* Nothing may point to it once the present events are dealt with. */
@@ -158,9 +165,9 @@ static int write_body(const struct kind *kind, char *body, size_t size)
     if (strcmp(kind->path, "/v1/embeddings") == 0)
         return snprintf(body, size, "{\"model\":\"fake-1\",\"input\":\"%s\"}", prompt);
     return snprintf(body, size,
-                    "{\"model\":\"fake-1\",\"stream\":%s,\"max_tokens\":50,"
+                    "{\"model\":\"%s\",\"stream\":%s,\"max_tokens\":50,\"prompt\":\"x\",\"input\":\"x\","
                     "\"messages\":[{\"role\":\"user\",\"content\":\"%s\"}]}",
-                    kind->stream ? "true" : "false", prompt);
+                    kind->model != NULL ? kind->model : "fake-1", kind->stream ? "true" : "false", prompt);
 }
 
 static void write_request(struct client *client)
@@ -171,6 +178,14 @@ static void write_request(struct client *client)
     bool large = kind->manner == TOO_LARGE;
     if (kind->fake[0] != '\0')
         snprintf(fake, sizeof(fake), "X-Fake: %s\r\n", kind->fake);
+    if (strcmp(kind->path, "/chat") == 0) { /* made for EventSource: a question without a body */
+        client->request_len =
+            (size_t)snprintf(client->request, sizeof(client->request),
+                             "GET /chat?model=fake-1&max_tokens=50&message=%s HTTP/1.1\r\nHost: soak\r\n"
+                             "Authorization: Bearer %s\r\nX-Request-Id: %s\r\n\r\n",
+                             client->id, kind->key, client->id);
+        return;
+    }
     int head_len = snprintf(client->request, sizeof(client->request),
                             "POST %s HTTP/1.1\r\nHost: soak\r\nAuthorization: Bearer %s\r\nX-Request-Id: %s\r\n%s"
                             "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n",
@@ -189,7 +204,8 @@ static void set_leaving(struct client *client)
 {
     const struct kind *kind = &kinds[client->kind];
     client->leaving = (struct leaving){.unfinished = kind->manner == HALF_HEAD || kind->manner == HALF_BODY,
-                                       .when_sent = kind->manner == GOES_AT_ONCE};
+                                       .when_sent = kind->manner == GOES_AT_ONCE,
+                                       .unread = kind->manner == STALLS};
     if (kind->leave_events != 0)
         client->leaving.events = 1 + chance(kind->leave_events);
     if (kind->leave_ms != 0)
@@ -210,7 +226,7 @@ static void ask(void)
     struct client *client = run.idle;
     int kind = choose_kind();
     /* What is never sent whole must not end in being sent again. */
-    bool reuse = client != NULL && kinds[kind].manner == WHOLE;
+    bool reuse = client != NULL && kinds[kind].manner == WHOLE && kinds[kind].leave_ms == 0;
     if (reuse)
         client_unlink(client);
     else if ((client = calloc(1, sizeof(*client))) == NULL)
@@ -249,7 +265,9 @@ static void on_event(struct client *client, uint32_t events)
         if ((events & EPOLLOUT) == 0 || !client_send(client))
             return;
     }
-    if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+    if (client->leaving.unread && (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
+        client_cut(client);
+    else if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
         client_read(client);
 }
 
@@ -259,7 +277,8 @@ static void tidy(uint64_t now)
     struct client *client, *next;
     for (client = run.busy; client != NULL; client = next) {
         next = client->next;
-        if (client->leaving.at_us != 0 && now >= client->leaving.at_us)
+        /* Who leaves before he has asked has asked nothing. */
+        if (client->leaving.at_us != 0 && now >= client->leaving.at_us && client->phase >= HEAD)
             client_over(client, client->leaving.unfinished ? UNFINISHED : LEFT);
         else if (now >= client->started_us + (uint64_t)options.patience * 1000000)
             client_over(client, HUNG);
