@@ -25,6 +25,7 @@
 #     only while servers are being killed, or where the client left. No server has a request that is not in the log, or
 #     that weir counted as refused or as a hit. Served = the server that the log names has finished it, and no other has. A server
 #     that closes a kept connection without a byte is asked once more, and may have written the id down twice.
+#     Where weir knew that the client had left before the server can have been ready, the server's work was cancelled.
 #     What a server writes is in the kernel before it answers, so that its death loses no line.
 #  5. weir_requests_total grew, for each route, backend and status, by just as many as there are lines, and no line was dropped.
 #     (Not in the stretch of the upgrade: the old process takes its counters with it.)

@@ -15,6 +15,9 @@ LIMITED = {"limited", "tokens", "few"}
 # Kinds whose model server misbehaves as it was told to, with what may come of it.
 MISCHIEF = {"cut": "broken", "reset": "broken", "cut_inside": "broken", "end_after": "broken", "error_event": "broken", "drop": 502,
             "status_500": 500, "status_429": 429}
+# How long a server takes at least for an answer that clients leave, in milliseconds.
+TAKES = {"leave": 1000, "leave_waiting": 600, "leave_json": 600, "leave_at_once": 200, "queued_leave": 300, "chat_leave": 120,
+         "tls_leave": 150, "http2_leave": 150, "http2_tls_leave": 150}
 # How the log says that a backend failed an answer; base/stream's stream_failure_name.
 FAILURES = {"connect", "reset", "protocol", "unterminated", "connect_timeout", "first_token_timeout", "idle_timeout", "total_timeout",
             "overflow"}
@@ -70,7 +73,8 @@ class Ledger:
         self.by_name = collections.defaultdict(list)
         for line in self.lines:
             self.by_name[line["request_id"]].append(line)
-        checks = [self._one_line_each, self._same_outcome, self._right_outcome, self._servers_agree, self._sockets, self._metrics]
+        checks = [self._one_line_each, self._same_outcome, self._right_outcome, self._servers_agree, self._cancelled,
+                  self._sockets, self._metrics]
         return [breach for check in checks for breach in check()]
 
     def of_the_driver(self):
@@ -166,6 +170,13 @@ class Ledger:
                         yield f"{name}: served, but servers have {entries}: {line}"
         self.crossings["attempts that no server saw"] += lost
 
+    def _cancelled(self):
+        """Where the gateway knew that the client had left before the server can have been ready, the server was left, too."""
+        for name, asked, line in self.of_the_driver():
+            ends = [end for _, end in self.journal.get(asked.told, [])]
+            if line["end"] == "client_left" and "done" in ends and line["duration_ms"] < TAKES.get(asked.kind, 0):
+                yield f"{name}: left, but the server went on until it was done: {line}"
+
     def _once_each(self, entries):
         """How many servers have it. One that closes a kept connection without a byte of an answer is asked once more, on a fresh one,
         which counts as the same attempt. None: one was asked more often than that."""
@@ -188,11 +199,11 @@ class Ledger:
         for name, outcomes in self.sockets.items():
             if closed.pop(name, 0) != 1 or [line["status"] for line in self.by_name.get(name, ())] != [101]:
                 yield f"{name}: not one line for the WebSocket"
-            told = lines.pop(name, [])
-            same = len(told) == len(outcomes) and all(
-                a == b or b == "left" and a in {499, 200} | BACKEND_TROUBLE for a, b in zip(sorted(told), sorted(outcomes, key=lambda o: 499 if o == "left" else o)))
-            if not same:
-                yield f"{name}: the client saw {outcomes}, the log has {told}"
+            told = collections.Counter(lines.pop(name, []))
+            known = collections.Counter(outcome for outcome in outcomes if outcome != "left")
+            rest = told - known  # of those that were left, which may have been over by then
+            if known - told or rest.total() != outcomes.count("left") or rest.keys() - {499, 200} - BACKEND_TROUBLE:
+                yield f"{name}: the client saw {outcomes}, the log has {dict(told)}"
         if closed or lines:
             yield f"nobody opened the WebSockets {dict(closed)} {dict(lines)}"
 

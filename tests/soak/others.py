@@ -8,7 +8,7 @@ import time
 
 from accounts import Asked
 from http2 import Http2
-from websocket import Closed, WebSocket
+from websocket import WebSocket
 from wire import Truncated, Wire
 
 KEY = "sk-soak-main-0000000000"
@@ -53,26 +53,43 @@ class Others:
     # ---- each returns how many requests it made
 
     def _tls(self, chance):
-        with Wire(self.place.tls_address, self.place.tls) as wire:
-            for _ in range(3):
-                name, leaves = self._name(), chance.random() < 0.2
-                kind = "tls_leave" if leaves else "tls"
-                headers = {"authorization": "Bearer " + KEY, "x-request-id": name, "x-fake": "events=15,pace_ms=10"}
-                wire.request("POST", CHAT, headers, question(name, chance.random() < 0.7 or leaves))
-                response, body = wire.head(), b""
-                try:
-                    for piece in wire.pieces(response):
-                        body += piece
-                        if leaves and response.status == 200:
-                            self._note(name, kind, "left", 0)
-                            return 1
-                    self._note(name, kind, *verdict(response.status, body))
-                except Truncated:
-                    self._note(name, kind, "broken", response.status)
-                    return 1
-                if response.header("connection") == "close":
-                    return 1
+        """Up to three requests on one connection. One that a kept connection does not take is sent once more on another."""
+        wire = None
+        for number in range(3):
+            name, leaves = self._name(), chance.random() < 0.2
+            headers = {"authorization": "Bearer " + KEY, "x-request-id": name, "x-fake": "events=15,pace_ms=10"}
+            body = question(name, chance.random() < 0.7 or leaves)
+            if chance.random() < 0.3:
+                body["user"] = "u" * 40000
+            try:
+                if wire is None:
+                    raise ConnectionResetError
+                wire.request("POST", CHAT, headers, body)
+                response = wire.head()
+            except (EOFError, ConnectionResetError, BrokenPipeError, ssl.SSLError):
+                wire = Wire(self.place.tls_address, self.place.tls, timeout=60)
+                wire.request("POST", CHAT, headers, body)
+                response = wire.head()
+            if not self._read_tls(wire, response, name, leaves):
+                wire.close()
+                return number + 1
+        wire.close()
         return 3
+
+    def _read_tls(self, wire, response, name, leaves):
+        """Whether the connection may be used again."""
+        kind, body = "tls_leave" if leaves else "tls", b""
+        try:
+            for piece in wire.pieces(response):
+                body += piece
+                if leaves and response.status == 200:
+                    self._note(name, kind, "left", 0)
+                    return False
+        except Truncated:
+            self._note(name, kind, "broken", response.status)
+            return False
+        self._note(name, kind, *verdict(response.status, body))
+        return response.header("connection") != "close"
 
     def _over_http2(self, chance, kind, client):
         """Four requests at once, of which some are left."""
@@ -156,4 +173,4 @@ class Encrypted(Clear):
         self.tls_context = tls
 
 
-__all__ = ["Closed", "Others", "ssl"]
+__all__ = ["Clear", "Others"]

@@ -17,7 +17,8 @@ from accounts import Growth, Ledger, Metrics  # noqa: E402
 from harness import TROUBLE, Scenario, free_port, wait_until  # noqa: E402
 from measure import Sampler, descriptors, sample, thirds  # noqa: E402
 from options import Options  # noqa: E402
-from others import Others  # noqa: E402
+from others import Clear, Others  # noqa: E402
+from websocket import WebSocket  # noqa: E402
 from wire import Wire  # noqa: E402
 
 CONFIG = """
@@ -347,6 +348,16 @@ class Soak:
         self.retired.append(before)
         self.sampler.pid = self.gateway.pid
 
+    def wake_workers(self):
+        """A worker makes its loop for WebSockets with its first one; the kernel deals so many to both."""
+        name = ("authorization", "Bearer sk-soak-main-0000000000")
+        sockets = [WebSocket(Clear(self.gateway.address), headers=dict([name])) for _ in range(24)]
+        for socket in sockets:
+            socket.close()
+        self.at_rest()
+        time.sleep(0.5)  # for the log
+        self.gateway.empty_log()
+
     def descriptors(self, baseline):
         """Back to what there was before the load, but for connections that are kept for the backends."""
         def wrong():
@@ -375,6 +386,7 @@ class Soak:
         self.sampler.start()
         # A little of everything first, so that what is made once has been made.
         self.stretch(0, max(4, min(20, seconds // 6)))
+        self.wake_workers()
         baseline = self.gateway.descriptors()
         count = max(1, round(seconds / 2 / 120))
         each = max(5, int((seconds - max(4, min(20, seconds // 6))) / 2 / count))
@@ -386,6 +398,7 @@ class Soak:
             self.stretch(number, each)
         self.memory(first, "the first process")
         self.memory(self.gateway.pid, "the second process")
+        self.wake_workers()
         self.check("descriptors at the end", self.descriptors(baseline))
         self.check("the places of max_streams are free", self.places_are_free())
         self.end()
