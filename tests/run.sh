@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests need (it says what, and only if something is missing), builds with sanitizers, and runs every
 # test: style and layering checks, unit tests, end-to-end scenarios, a part of those again under valgrind and
-# ThreadSanitizer, and a short round of fuzzing. `sh tests/run.sh quick` leaves the last three out; `sh tests/run.sh full`
+# ThreadSanitizer, a short round of fuzzing and a short soak. `sh tests/run.sh quick` leaves the last four out; `sh tests/run.sh full`
 # also makes and tries the images, the package and what else is in deploy/, as root. Ends with `N passed, N failed, N skipped`.
 set -eu
 
@@ -176,6 +176,7 @@ if [ -z "$quick" ]; then
     check "builds with ThreadSanitizer" build build-test-thread -DCMAKE_BUILD_TYPE=Debug -DWEIR_SANITIZE=thread
     end_to_end "ThreadSanitizer, two workers" build-test-thread --smoke --few 4 --workers 2 --slow 3
     script "fuzzing, 10 seconds for each target" tests/fuzz/run.sh 10
+    BUILD=build-test SANITIZE=address script "soak, a short one" tests/soak.sh 0.4 --rate 50 --pause 3
 fi
 
 if [ -n "$full" ]; then

@@ -32,6 +32,7 @@ class Ledger:
         self.lines, self.sockets_closed, self.other_lines = [], [], collections.Counter()
         self.journal = collections.defaultdict(list)  # by the gateway's name for the request: (server, how it ended)
         self.killed = False  # a server was
+        self.upgraded = False  # the gateway was, whose old process closes the connections that it has kept
         self.metrics = None  # how the counters grew; None: a process that counted is gone
         self.crossings = collections.Counter()
 
@@ -118,17 +119,19 @@ class Ledger:
     def _right_outcome(self):
         """Nobody gets what is not for him."""
         for name, asked in self.asked.items():
-            good = {"served"}
+            dying = BACKEND_TROUBLE | {"broken"} if self.killed else set()
             if asked.kind in REFUSALS:
                 good = REFUSALS[asked.kind]
             elif asked.kind.startswith("half_"):
                 good = {"unfinished"}
             elif asked.kind in MISCHIEF:
-                good = {MISCHIEF[asked.kind], "broken"} | BACKEND_TROUBLE
+                good = {MISCHIEF[asked.kind]} | dying
             elif "leave" in asked.kind or asked.kind == "stalls":
-                good = {"left"} | BACKEND_TROUBLE | ({"broken"} if self.killed else set())
+                good = {"left"} | dying
             else:
-                good = good | BACKEND_TROUBLE | ({429} if asked.kind in LIMITED else set()) | ({"broken"} if self.killed else set())
+                good = {"served"} | dying | ({429} if asked.kind in LIMITED else set())
+            if asked.again and not self.upgraded:
+                yield f"{name}: a connection was closed just as it was used: {asked}"
             if asked.outcome not in good and not (asked.outcome == "refused" and asked.status in good):
                 yield f"{name}: {asked}"
 
@@ -169,6 +172,7 @@ class Ledger:
                     if ended[-1:] not in (["done"], ["died"]) or ends.count("done") > 1:
                         yield f"{name}: served, but servers have {entries}: {line}"
         self.crossings["attempts that no server saw"] += lost
+        self.crossings["sent once more by the client"] += sum(asked.again for asked in self.asked.values())
 
     def _cancelled(self):
         """Where the gateway knew that the client had left before the server can have been ready, the server was left, too."""

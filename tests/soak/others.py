@@ -8,7 +8,7 @@ import time
 
 from accounts import Asked
 from http2 import Http2
-from websocket import WebSocket
+from websocket import CLOSE, TEXT, WebSocket
 from wire import Truncated, Wire
 
 KEY = "sk-soak-main-0000000000"
@@ -20,6 +20,7 @@ class Others:
         """`place` is where the gateway is: `address`, `tls_address`, `tls` and `tls_h2` (contexts); `rate` is that of all."""
         self.place, self.prefix, self.troubles = place, prefix, []
         self.asked, self.sockets, self.numbers = {}, {}, iter(range(1, 1 << 60))
+        self.closed = 0  # WebSockets, by a gateway that ends
         self.stopping = threading.Event()
         jobs = [(self._http2, 0.35), (self._tls, 0.3), (self._websocket, 0.2), (self._http2_tls, 0.15)]
         self.threads = [threading.Thread(target=self._run, args=(job, 1 / (rate * share))) for job, share in jobs]
@@ -131,19 +132,29 @@ class Others:
         with socket:
             for number in range(1, 1 + chance.randint(1, 3)):
                 socket.text(json.dumps({"id": number, "model": "fake-1", "message": f"{name} {number}", "max_tokens": 50}))
-                way = chance.choice(["whole", "whole", "cancel", "leave"])
-                if way == "leave":
-                    if json.loads(socket.read_text())["event"] == "delta":
-                        outcomes.append("left")
-                        return number
-                    raise AssertionError("a generation was over at once")
+                way, event = chance.choice(["whole", "whole", "cancel", "leave"]), self._event(socket)
+                if event is None:
+                    return number
+                if way == "leave" and event["event"] == "delta":
+                    outcomes.append("left")
+                    return number
                 if way == "cancel":
                     socket.text(json.dumps({"id": number, "cancel": True}))
-                while (event := json.loads(socket.read_text()))["event"] == "delta":
-                    pass
+                while event["event"] == "delta":
+                    event = json.loads(socket.read_text())
                 outcomes.append(200 if event["event"] == "done" else event["status"])
             socket.close()
         return len(outcomes)
+
+
+    def _event(self, socket):
+        """The first of a generation's events; None if the gateway, which ends, has closed before it got the question."""
+        opcode, payload = socket.read()
+        if opcode == CLOSE and payload[:2] == b"\x03\xe9":  # 1001
+            self.closed += 1
+            return None
+        assert opcode == TEXT, (opcode, payload)
+        return json.loads(payload)
 
 
 def question(name, stream):

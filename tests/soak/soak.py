@@ -47,7 +47,7 @@ limit_memory: 4MiB
 cache: {{ ttl: 15s, max_bytes: {cache}KiB, max_entry: 512KiB, memory_ttl: 10s }}
 redis: {{ url: "{redis}", timeout: 50ms }}
 max_body: 64KiB
-request_timeout: 4s
+request_timeout: 6s
 send_timeout: 3s
 sse_ping: 250ms
 retries: {{ attempts: 3, budget: 50% }}
@@ -306,6 +306,7 @@ class Soak:
         self.retired = []
         resting = self.at_rest()
         after = self.gateway.metrics()
+        ledger.upgraded = act is not None
         ledger.metrics = None if act else Growth(before, after)
         # The log has a thread of its own.
         settle(lambda: [] if self._lines() >= len(ledger.asked) - self._unfinished(ledger) else ["lines are missing"], 5)
@@ -314,12 +315,14 @@ class Soak:
         self.servers.read_journals(ledger)
         self.sent += len(ledger.asked) + sum(map(len, ledger.sockets.values()))
         self.check(f"stretch {number}: {len(ledger.asked)} requests, {sum(map(len, ledger.sockets.values()))} by {len(ledger.sockets)} "
-                   f"WebSockets, {trouble.done} troubles: accounts", ledger.wrong() + others.troubles)
+                   f"WebSockets, {trouble.done} troubles: accounts", ledger.wrong() + others.troubles +
+                   ([f"{others.closed} WebSockets closed"] if others.closed and not act else []))
         self.check(f"stretch {number}: nothing left under way", resting + self.leases())
         for kind, outcomes in ledger.table().items():
             row = self.rows.setdefault(kind, {})
             for outcome, n in outcomes.items():
                 row[outcome] = row.get(outcome, 0) + n
+        ledger.crossings["WebSockets closed between answers"] += others.closed
         for what, n in ledger.crossings.items():
             self.crossings[what] = self.crossings.get(what, 0) + n
 
