@@ -224,11 +224,10 @@ class Ledger:
         for labels in counted.keys() | told.keys():
             if counted.get(labels, 0) != told.get(labels, 0):
                 yield f"weir_requests_total{labels} grew by {told.get(labels, 0)}, the log has {counted.get(labels, 0)} lines"
-        for name, said in (("weir_log_lines_dropped_total", 0),
-                           ("weir_response_bytes_total", sum(line.get("bytes", 0) for line in self.lines if line.get("route") not in OWN_ROUTES)),
-                           ("weir_tokens_total", sum(line.get(kind + "_tokens", 0) for line in self.lines
-                                                     for kind in ("prompt", "completion", "cached"))),
-                           ("weir_refusals_total", sum("refusal" in line for line in self.lines))):
+        lines = [line for line in self.lines if line.get("route") not in OWN_ROUTES]
+        tokens = [line.get(kind + "_tokens", 0) for line in lines for kind in ("prompt", "completion", "cached")]
+        for name, said in (("weir_log_lines_dropped_total", 0), ("weir_response_bytes_total", sum(line.get("bytes", 0) for line in lines)),
+                           ("weir_tokens_total", sum(tokens)), ("weir_refusals_total", sum("refusal" in line for line in lines))):
             told = sum(n for labels, n in self.metrics.grown(name) if labels.get("route") not in OWN_ROUTES)
             if told != said:
                 yield f"{name} grew by {told}, the log says {said}"

@@ -132,7 +132,7 @@ class Others:
         with socket:
             for number in range(1, 1 + chance.randint(1, 3)):
                 socket.text(json.dumps({"id": number, "model": "fake-1", "message": f"{name} {number}", "max_tokens": 50}))
-                way, event = chance.choice(["whole", "whole", "cancel", "leave"]), self._event(socket)
+                way, event = chance.choice(["whole", "whole", "cancel", "leave"]), self._event(socket, number)
                 if event is None:
                     return number
                 if way == "leave" and event["event"] == "delta":
@@ -141,20 +141,25 @@ class Others:
                 if way == "cancel":
                     socket.text(json.dumps({"id": number, "cancel": True}))
                 while event["event"] == "delta":
-                    event = json.loads(socket.read_text())
+                    event = self._event(socket, number)
                 outcomes.append(200 if event["event"] == "done" else event["status"])
             socket.close()
         return len(outcomes)
 
 
-    def _event(self, socket):
-        """The first of a generation's events; None if the gateway, which ends, has closed before it got the question."""
-        opcode, payload = socket.read()
-        if opcode == CLOSE and payload[:2] == b"\x03\xe9":  # 1001
-            self.closed += 1
-            return None
-        assert opcode == TEXT, (opcode, payload)
-        return json.loads(payload)
+    def _event(self, socket, number):
+        """The next of a generation's events; None if the gateway, which ends, has closed before it got the question."""
+        while True:
+            opcode, payload = socket.read()
+            if opcode == CLOSE and payload[:2] == b"\x03\xe9":  # 1001
+                self.closed += 1
+                return None
+            assert opcode == TEXT, (opcode, payload)
+            event = json.loads(payload)
+            if event["id"] == number:
+                return event
+            # One that was cancelled just as it ended: there is no such generation any more.
+            assert event["event"] == "error" and event["status"] == 404, event
 
 
 def question(name, stream):
