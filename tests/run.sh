@@ -176,7 +176,7 @@ if [ -z "$quick" ]; then
     check "builds with ThreadSanitizer" build build-test-thread -DCMAKE_BUILD_TYPE=Debug -DWEIR_SANITIZE=thread
     end_to_end "ThreadSanitizer, two workers" build-test-thread --smoke --few 4 --workers 2 --slow 3
     script "fuzzing, 10 seconds for each target" tests/fuzz/run.sh 10
-    BUILD=build-test SANITIZE=address script "soak, a short one" tests/soak.sh 0.4 --rate 50 --pause 3
+    BUILD=build-test SANITIZE=address script "soak, a short one" tests/soak.sh 0.3 --rate 50 --pause 3
 fi
 
 if [ -n "$full" ]; then
