@@ -2,7 +2,7 @@
 # Runs weir for a long time under all that a busy day brings, and keeps books on it: `sh tests/soak.sh [MINUTES] [OPTION...]`,
 # 30 minutes unless told otherwise. Installs what it needs (it says what), builds a Release in build-soak (WEIR=PROGRAM: another
 # gateway; SANITIZE=address or thread: a build with that, at 100 requests/s) and starts weir with two workers, three model
-# servers and a redis-server. Options are those of tests/soak/soak.py: --rate N, --pause SECONDS, --keep.
+# servers and a redis-server. Options are those of tests/soak/soak.py: --rate N, --pause SECONDS, --no-upgrade, --keep.
 #
 # 500 requests/s, open loop: short JSON, embeddings, streams of every length, repeated questions for the cache, clients that
 # leave while they wait, in the middle of a stream or at once, that never send a whole request, with wrong keys, over their
@@ -38,7 +38,7 @@
 # and over the whole run:
 #
 #  8. Descriptors, by sort, are as many as after the first stretch; only connections kept for backends may differ.
-#  9. Private memory of each of the two processes, after the first fifth of its life (30 seconds at least): the median of the last
+#  9. Private memory of each of the two processes, after the first fifth of its life (80 seconds at least): the median of the last
 #     third is no more than 5 % and 1 MiB above that of the first third, and 16 KiB for each descriptor of a peak above the first
 #     third's, since malloc keeps what a peak took. (Not with sanitizers, whose memory is their own; nor in runs too short.)
 # 10. All places of max_streams are free at the end, both processes end with status 0, and no sanitizer has spoken.
