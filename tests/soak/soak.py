@@ -393,7 +393,7 @@ class Soak:
         third = len(samples) // 3
         before = max(s.fds for s in self.sampler.samples[pid] if s.at <= samples[third].at)
         peak = max(s.fds for s in self.sampler.samples[pid])
-        bound = 1024 + first // 20 + CONNECTION_KIB * (peak - before)
+        bound = 2048 + first // 20 + CONNECTION_KIB * (peak - before)
         figures = (f"private {first:.0f} KiB, then {last:.0f}, with a bound of {bound:.0f} more; resident {rss[0]:.0f}, then {rss[1]:.0f}; "
                    f"most descriptors {before}, then {peak}")
         self.check(f"memory of {name} is flat: {figures}", [figures] if last > first + bound else [])
