@@ -1,6 +1,7 @@
-/* The load generator of the benchmark: one thread, epoll, HTTP/1.1 over loopback. It checks every answer (status,
- * framing, number of events, the closing [DONE]); a run in which anything was wrong prints what, and exits 1 instead of
- * giving numbers. Otherwise it prints one line of `name=value` pairs. It also reads what the gateway used meanwhile
+/* The load generator of the benchmark: one thread, epoll, HTTP/1.1 over loopback, in clear text or (--tls) TLS 1.3. It
+ * checks every answer (status, framing, number of events, the closing [DONE]); a run in which anything was wrong prints
+ * what, and exits 1 instead of giving numbers. Otherwise it prints one line of `name=value` pairs. It also reads what
+ * the gateway used meanwhile
  * (--pids): processor time from /proc/PID/task/.../schedstat and resident memory from /proc/PID/status.
  *
  * - load streams: all --count streams are opened over --ramp-ms and stay open together; once all have had an event, the
@@ -10,10 +11,12 @@
  * - load again: the same with streamed requests, whose answers must all have the same number of bytes
  * - load paced: --rate streamed requests a second, --requests in all, whether or not the earlier ones were answered;
  *   measures the time to the first event
+ * - load use: asks nothing, tells what --pids have used until now
  *
  * --bytes N makes the request's body N bytes long; with --serial N each body is another one: its number, from N on,
  * stands in the prompt. --header TEXT must begin a header line of each answer, as in "x-cache: hit". */
 #include "load_conn.h"
+#include "load_use.h"
 #include <getopt.h>
 #include <signal.h>
 #include <sys/timerfd.h>
@@ -22,8 +25,9 @@
 #define TICK_US 1000
 
 #define SERIAL_DIGITS 12
+#define BODY_MAX (2 << 20)
 
-enum mode { STREAMS, JSON, AGAIN, PACED };
+enum mode { STREAMS, JSON, AGAIN, PACED, USE };
 
 static struct {
     enum mode mode;
@@ -33,6 +37,7 @@ static struct {
     const char *key, *fake, *header;
     int pids[64];
     int pid_count;
+    SSL_CTX *tls; /* NULL: clear text */
 } options = {.mode = STREAMS,
              .count = 1,
              .requests = 1,
@@ -44,7 +49,7 @@ static struct {
              .fake = ""};
 
 static struct {
-    char request[16384];
+    char *request;
     size_t request_len;
     char *serial;        /* the number in the request */
     uint64_t body_bytes; /* of the first answer */
@@ -71,54 +76,9 @@ void fail(const char *format, ...)
     exit(1);
 }
 
-/* ---- what the gateway uses ---- */
-
-static uint64_t cpu_ns_of(int pid)
-{
-    char path[64 + NAME_MAX], line[128];
-    uint64_t sum = 0;
-    snprintf(path, sizeof(path), "/proc/%d/task", pid);
-    DIR *dir = opendir(path);
-    if (dir == NULL)
-        fail("process %d is gone", pid);
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        snprintf(path, sizeof(path), "/proc/%d/task/%s/schedstat", pid, entry->d_name);
-        FILE *file = entry->d_name[0] == '.' ? NULL : fopen(path, "r");
-        if (file == NULL)
-            continue;
-        if (fgets(line, sizeof(line), file) != NULL)
-            sum += strtoull(line, NULL, 10);
-        fclose(file);
-    }
-    closedir(dir);
-    if (sum == 0)
-        fail("no processor time in /proc/%d/task/*/schedstat: the kernel does not count it", pid);
-    return sum;
-}
-
-static uint64_t rss_kib_of(int pid)
-{
-    char path[64], line[256];
-    uint64_t kib = 0;
-    snprintf(path, sizeof(path), "/proc/%d/status", pid);
-    FILE *file = fopen(path, "r");
-    if (file == NULL)
-        fail("process %d is gone", pid);
-    while (fgets(line, sizeof(line), file) != NULL)
-        if (strncmp(line, "VmRSS:", 6) == 0)
-            kib = strtoull(line + 6, NULL, 10);
-    fclose(file);
-    return kib;
-}
-
 static struct use use_now(void)
 {
-    struct use use = {.at_us = now_us()};
-    for (int i = 0; i < options.pid_count; i++) {
-        use.cpu_ns += cpu_ns_of(options.pids[i]);
-        use.rss_kib += rss_kib_of(options.pids[i]);
-    }
-    return use;
+    return use_of(options.pids, options.pid_count);
 }
 
 /* ---- asking ---- */
@@ -138,9 +98,15 @@ static void send_request(struct conn *conn)
     }
     conn->asked_us = now_us();
     run.asked++;
-    ssize_t n = write(conn->fd, run.request, run.request_len);
-    if (n != (ssize_t)run.request_len)
-        fail("a request of %zu bytes could not be written at once: %s", run.request_len, strerror(errno));
+    conn->sent = 0;
+    conn_send(conn, run.epoll_fd, run.request, run.request_len);
+    if (conn->sent != run.request_len && options.serial >= 0)
+        fail("a request with a number could not be written at once");
+}
+
+void on_open(struct conn *conn)
+{
+    send_request(conn);
 }
 
 static void open_conn(void)
@@ -155,7 +121,14 @@ static void open_conn(void)
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
     epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, conn->fd, &event);
     run.opened++;
-    send_request(conn);
+    if (options.tls == NULL) {
+        on_open(conn);
+        return;
+    }
+    conn->ssl = SSL_new(options.tls);
+    SSL_set_fd(conn->ssl, conn->fd);
+    SSL_set_connect_state(conn->ssl);
+    conn_read(conn); /* begins the handshake */
 }
 
 /* ---- the answers ---- */
@@ -213,6 +186,7 @@ void on_answer(struct conn *conn)
         if (options.pid_count != 0 && run.during_end.at_us == 0)
             fail("a stream ended before the measurement did");
         close(conn->fd); /* it stays in memory: conn_read is still at it */
+        conn->fd = -1;
         run.over = run.done == options.count;
     } else if (is_closed_loop()) {
         if (run.during_start.at_us == 0 && run.done >= options.requests / 10)
@@ -286,9 +260,12 @@ static void loop(void)
         int n = epoll_wait(run.epoll_fd, events, 256, 1000);
         for (int i = 0; i < n; i++) {
             uint64_t expired;
-            if (events[i].data.ptr != NULL)
-                conn_read(events[i].data.ptr);
-            else if (read(run.timer_fd, &expired, sizeof(expired)) > 0)
+            struct conn *conn = events[i].data.ptr;
+            if (conn != NULL && (events[i].events & EPOLLOUT))
+                conn_send(conn, run.epoll_fd, run.request, run.request_len);
+            if (conn != NULL && (events[i].events & ~(uint32_t)EPOLLOUT))
+                conn_read(conn);
+            else if (conn == NULL && read(run.timer_fd, &expired, sizeof(expired)) > 0)
                 on_tick(now_us());
         }
     }
@@ -317,6 +294,9 @@ static void report(void)
     if (is_closed_loop())
         printf(" requests_per_second=%.0f cpu_us_per_request=%.3f busy_percent=%.1f",
                (double)run.done_in_window / seconds, cpu_us / (double)run.done_in_window, cpu_us / seconds / 1e4);
+    if (options.mode == AGAIN)
+        printf(" events_per_second=%.0f cpu_us_per_event=%.3f", (double)run.events_in_window / seconds,
+               cpu_us / (double)run.events_in_window);
     if (options.mode == PACED) {
         qsort(run.samples_us, (size_t)run.sample_count, sizeof(*run.samples_us), by_size);
         printf(" p50_us=%u p99_us=%u max_us=%u connections=%ld", run.samples_us[run.sample_count / 2],
@@ -345,13 +325,26 @@ static void parse_address(char *text)
     options.address.sin_port = htons((uint16_t)number(colon + 1, 1, 65535));
 }
 
+/* All gateways are asked for the same protocol and cipher. */
+static SSL_CTX *make_tls(void)
+{
+    static const unsigned char protocols[] = "\x08http/1.1";
+    SSL_CTX *tls = SSL_CTX_new(TLS_client_method());
+    if (tls == NULL || SSL_CTX_set_min_proto_version(tls, TLS1_3_VERSION) != 1 ||
+        SSL_CTX_set_ciphersuites(tls, "TLS_AES_128_GCM_SHA256") != 1 ||
+        SSL_CTX_set_alpn_protos(tls, protocols, sizeof(protocols) - 1) != 0)
+        fail("cannot set up TLS");
+    SSL_CTX_set_mode(tls, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE);
+    return tls;
+}
+
 static void parse_options(int argc, char **argv)
 {
     static const struct option names[] = {
         {"address", 1, NULL, 'a'}, {"pids", 1, NULL, 'p'},    {"count", 1, NULL, 'c'}, {"requests", 1, NULL, 'r'},
         {"rate", 1, NULL, 'R'},    {"events", 1, NULL, 'e'},  {"key", 1, NULL, 'k'},   {"fake", 1, NULL, 'f'},
         {"seconds", 1, NULL, 's'}, {"ramp-ms", 1, NULL, 'm'}, {"bytes", 1, NULL, 'b'}, {"serial", 1, NULL, 'S'},
-        {"header", 1, NULL, 'H'},  {NULL, 0, NULL, 0},
+        {"header", 1, NULL, 'H'},  {"tls", 0, NULL, 't'},     {NULL, 0, NULL, 0},
     };
     int option;
     while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
@@ -388,13 +381,16 @@ static void parse_options(int argc, char **argv)
             options.ramp_ms = number(optarg, 1, 30000);
             break;
         case 'b':
-            options.bytes = number(optarg, 512, 8192);
+            options.bytes = number(optarg, 512, BODY_MAX);
             break;
         case 'S':
             options.serial = number(optarg, 0, 1000000000);
             break;
         case 'H':
             options.header = optarg;
+            break;
+        case 't':
+            options.tls = make_tls();
             break;
         default:
             exit(2);
@@ -407,9 +403,11 @@ static void parse_options(int argc, char **argv)
         options.mode = AGAIN;
     else if (strcmp(mode, "paced") == 0)
         options.mode = PACED;
+    else if (strcmp(mode, "use") == 0)
+        options.mode = USE;
     else if (strcmp(mode, "streams") != 0)
-        fail("expected one of: streams, json, again, paced");
-    if (options.address.sin_port == 0)
+        fail("expected one of: streams, json, again, paced, use");
+    if (options.address.sin_port == 0 && options.mode != USE)
         fail("--address is missing");
 }
 
@@ -417,7 +415,7 @@ static void parse_options(int argc, char **argv)
 static size_t compose_body(char *body, size_t size, char **serial)
 {
     static const char words[] = "Tell me of the light that the air scatters, and of the dust in it. ";
-    char filler[8192] = "";
+    static char filler[BODY_MAX];
     const char *stream = options.mode == JSON ? "" : ",\"stream\":true",
                *number = options.serial < 0 ? "" : "000000000000";
     int len = 0;
@@ -438,16 +436,18 @@ static size_t compose_body(char *body, size_t size, char **serial)
 
 static void compose_request(void)
 {
-    char body[12288], *serial;
+    static char body[BODY_MAX + 1024], request[sizeof(body) + 4096];
+    char *serial;
     size_t len = compose_body(body, sizeof(body), &serial);
-    int head_len = snprintf(run.request, sizeof(run.request),
+    int head_len = snprintf(request, sizeof(request),
                             "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%u\r\nAuthorization: Bearer %s\r\n"
                             "User-Agent: load/1\r\nAccept: application/json\r\nContent-Type: application/json\r\n"
                             "X-Fake: %s\r\nContent-Length: %zu\r\n\r\n",
                             ntohs(options.address.sin_port), options.key, options.fake, len);
-    if (head_len + len > sizeof(run.request))
+    if ((size_t)head_len + len > sizeof(request))
         fail("the request became too long");
-    memcpy(run.request + head_len, body, len);
+    memcpy(request + head_len, body, len);
+    run.request = request;
     run.request_len = (size_t)head_len + len;
     if (serial != NULL)
         run.serial = run.request + head_len + (serial - body);
@@ -456,6 +456,11 @@ static void compose_request(void)
 int main(int argc, char **argv)
 {
     parse_options(argc, argv);
+    if (options.mode == USE) {
+        struct use use = use_now();
+        printf("cpu_us=%.0f rss_kib=%llu\n", (double)use.cpu_ns / 1e3, (unsigned long long)use.rss_kib);
+        return 0;
+    }
     compose_request();
     signal(SIGPIPE, SIG_IGN);
     run.epoll_fd = epoll_create1(EPOLL_CLOEXEC);

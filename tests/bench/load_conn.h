@@ -1,14 +1,14 @@
-/* One connection of the load generator: reads answers, undoes their framing (Content-Length or chunked), counts events
- * by their blank lines. Anything unexpected ends the run by fail(). */
+/* One connection of the load generator, in clear text or over TLS: sends requests, reads answers, undoes their framing
+ * (Content-Length or chunked), counts events by their blank lines. Anything unexpected ends the run by fail(). */
 #ifndef WEIR_TESTS_LOAD_CONN_H
 #define WEIR_TESTS_LOAD_CONN_H
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,10 +25,13 @@
 #define DONE "data: [DONE]\n\n"
 #define DONE_LEN (sizeof(DONE) - 1)
 
-enum phase { IDLE, HEAD, LENGTH_BODY, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILER };
+enum phase { HANDSHAKE, IDLE, HEAD, LENGTH_BODY, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILER };
 
 struct conn {
-    int fd;
+    int fd;   /* -1: closed */
+    SSL *ssl; /* NULL: clear text */
+    bool wants_write;
+    size_t sent; /* of the request, while it is being sent */
     enum phase phase;
     bool sse; /* a stream of events is expected */
     bool first_seen;
@@ -45,12 +48,8 @@ struct conn {
     char head[HEAD_MAX];
 };
 
-/* What the gateway's processes have used. */
-struct use {
-    uint64_t at_us, cpu_ns, rss_kib;
-};
-
 /* In the order in which they are called. */
+void on_open(struct conn *conn);
 void on_head(const char *head);
 void on_first_event(struct conn *conn);
 void on_events(struct conn *conn, unsigned count);
@@ -197,17 +196,64 @@ static inline void conn_bytes(struct conn *conn, const char *at, const char *end
     }
 }
 
+/* Like read() and write(), over TLS too; -1 with EAGAIN if there is nothing now, 0 at the end. */
+static inline ssize_t conn_tls_result(struct conn *conn, int n)
+{
+    int error = n > 0 ? SSL_ERROR_NONE : SSL_get_error(conn->ssl, n);
+    if (error == SSL_ERROR_NONE)
+        return n;
+    if (error == SSL_ERROR_ZERO_RETURN)
+        return 0;
+    if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE)
+        fail("TLS: %s", ERR_reason_error_string(ERR_peek_error()) ?: "the connection broke");
+    errno = EAGAIN;
+    return -1;
+}
+
+static inline void conn_watch(struct conn *conn, int epoll_fd, bool write)
+{
+    struct epoll_event event = {.events = EPOLLIN | (write ? EPOLLOUT : 0), .data.ptr = conn};
+    if (conn->wants_write != write)
+        epoll_ctl(epoll_fd, EPOLL_CTL_MOD, conn->fd, &event);
+    conn->wants_write = write;
+}
+
+/* Sends the request on from conn->sent. */
+static inline void conn_send(struct conn *conn, int epoll_fd, const char *request, size_t len)
+{
+    while (conn->sent != len) {
+        size_t left = len - conn->sent;
+        const char *at = request + conn->sent;
+        ssize_t n =
+            conn->ssl == NULL ? write(conn->fd, at, left) : conn_tls_result(conn, SSL_write(conn->ssl, at, (int)left));
+        if (n <= 0 && errno != EAGAIN && errno != EINTR)
+            fail("a request could not be written: %s", strerror(errno));
+        if (n <= 0)
+            break;
+        conn->sent += (size_t)n;
+    }
+    conn_watch(conn, epoll_fd, conn->sent != len);
+}
+
 static inline void conn_read(struct conn *conn)
 {
     static char buffer[65536];
-    ssize_t n = read(conn->fd, buffer, sizeof(buffer));
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (n <= 0 && conn->phase == IDLE)
-        fail("a kept connection was closed");
-    if (n <= 0)
-        fail("a connection ended inside an answer: %s", n == 0 ? "closed" : strerror(errno));
-    conn_bytes(conn, buffer, buffer + n);
+    if (conn->phase == HANDSHAKE) {
+        if (conn_tls_result(conn, SSL_do_handshake(conn->ssl)) < 0)
+            return;
+        on_open(conn);
+    }
+    do {
+        ssize_t n = conn->ssl == NULL ? read(conn->fd, buffer, sizeof(buffer))
+                                      : conn_tls_result(conn, SSL_read(conn->ssl, buffer, sizeof(buffer)));
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (n <= 0 && conn->phase == IDLE)
+            fail("a kept connection was closed");
+        if (n <= 0)
+            fail("a connection ended inside an answer: %s", n == 0 ? "closed" : strerror(errno));
+        conn_bytes(conn, buffer, buffer + n);
+    } while (conn->ssl != NULL && conn->fd >= 0); /* what OpenSSL has taken in, epoll does not tell of */
 }
 
 #endif
