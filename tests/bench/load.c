@@ -11,7 +11,8 @@
  * - load again: the same with streamed requests, whose answers must all have the same number of bytes
  * - load paced: --rate streamed requests a second, --requests in all, whether or not the earlier ones were answered;
  *   measures the time to the first event
- * - load use: asks nothing, tells what --pids have used until now
+ * - load use: asks nothing; tells what --pids use within --seconds, or have used until now, and from when to when (Unix
+ *   time)
  *
  * --bytes N makes the request's body N bytes long; with --serial N each body is another one: its number, from N on,
  * stands in the prompt. --header TEXT must begin a header line of each answer, as in "x-cache: hit". */
@@ -19,6 +20,7 @@
 #include "load_use.h"
 #include <getopt.h>
 #include <signal.h>
+#include <sys/time.h>
 #include <sys/timerfd.h>
 
 #define TOTAL_MAX_US 90000000 /* no run lasts longer */
@@ -38,15 +40,8 @@ static struct {
     int pids[64];
     int pid_count;
     SSL_CTX *tls; /* NULL: clear text */
-} options = {.mode = STREAMS,
-             .count = 1,
-             .requests = 1,
-             .rate = 100,
-             .seconds = 1,
-             .ramp_ms = 1,
-             .serial = -1,
-             .key = "",
-             .fake = ""};
+} options = {
+    .mode = STREAMS, .count = 1, .requests = 1, .rate = 100, .ramp_ms = 1, .serial = -1, .key = "", .fake = ""};
 
 static struct {
     char *request;
@@ -305,6 +300,22 @@ static void report(void)
     printf("\n");
 }
 
+static void report_use(void)
+{
+    struct use before = {0}, use;
+    struct timeval now;
+    if (options.seconds != 0) {
+        before = use_now();
+        sleep((unsigned)options.seconds);
+    }
+    use = use_now();
+    gettimeofday(&now, NULL);
+    uint64_t to = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_usec;
+    printf("cpu_us=%.0f rss_kib=%llu from=%llu to=%llu\n", (double)(use.cpu_ns - before.cpu_ns) / 1e3,
+           (unsigned long long)use.rss_kib,
+           (unsigned long long)(options.seconds != 0 ? to - (use.at_us - before.at_us) : to), (unsigned long long)to);
+}
+
 static long number(const char *text, long min, long max)
 {
     char *end;
@@ -457,8 +468,7 @@ int main(int argc, char **argv)
 {
     parse_options(argc, argv);
     if (options.mode == USE) {
-        struct use use = use_now();
-        printf("cpu_us=%.0f rss_kib=%llu\n", (double)use.cpu_ns / 1e3, (unsigned long long)use.rss_kib);
+        report_use();
         return 0;
     }
     compose_request();

@@ -1,0 +1,150 @@
+# shellcheck shell=sh
+# What weir's features cost, each by itself: the cache, Redis, keys, limits, the log, metrics. Sourced by run.sh, after
+# workloads.sh; POSIX sh.
+# shellcheck disable=SC2154 # tmp, key, fake, address, pids …: set by run.sh and peers.sh
+
+build_micro() {
+    cc -O2 -D_GNU_SOURCE -I. -o "$tmp/ratelimit" tests/bench/ratelimit.c ratelimit/key.c ratelimit/limit.c ratelimit/st*.c \
+        base/digest.c base/ids.c base/strbuf.c -lcrypto -lpthread
+    cc -O2 -D_GNU_SOURCE -I. -o "$tmp/metrics" tests/bench/metrics.c base/metrics.c base/strbuf.c -lm
+}
+
+# hit_load ADDRESS PIDS: fills the cache with one stream, then has it again and again; prints figures under the names of hits
+hit_load() {
+    line=$(load streams "$1" --bytes 2048 --fake "events=$hit_tokens" --events 100) || return 1
+    [ "$(value body_bytes "$line")" = "$hit_bytes" ] || return 1
+    sleep 0.2
+    line=$(load again "$1" --pids "$2" --count 32 --requests 100000 --bytes 2048 --fake "events=$hit_tokens" --events 100 \
+        --header "x-cache: hit") || return 1
+    if [ "$(value body_bytes "$line")" != "$hit_bytes" ]; then
+        echo "run.sh: a hit is not as long as the model server's stream: $line" >&2
+        return 1
+    fi
+    echo "$line" | sed 's/cpu_us_per_request/cpu_us_per_hit/; s/requests_per_second/hits_per_second/; s/busy_/hit_busy_/'
+}
+
+# measure_hits ROUND GATEWAY
+measure_hits() {
+    start_gateway "$2-cache"
+    if line=$(hit_load "$address" "$pids"); then
+        for name in cpu_us_per_hit hits_per_second hit_busy_percent; do
+            note "$1" "$2" "$name" "$(value $name "$line")"
+        done
+    else
+        note "$1" "$2" hits failed
+    fi
+    finish_gateway "$2-cache"
+}
+
+# measure_redis ROUND: a cache of two levels
+measure_redis() {
+    command -v redis-server >/dev/null || return 0
+    taskset -c 1 redis-server --port 0 --unixsocket "$tmp/redis.sock" --save '' --appendonly no --dir "$tmp" >"$tmp/redis.log" &
+    redis_pid=$!
+    status=0
+    start_gateway weir-redis
+    line=$(hit_load "$address" "$pids") || status=1
+    figure=failed
+    [ $status != 0 ] || figure=$(value cpu_us_per_hit "$line")
+    note "$1" weir us_per_hit_of_two "$figure"
+    load json "$address" --count 64 --requests 30000 --bytes 2048 --serial 1000000 >/dev/null || status=1
+    sleep 0.5
+    finish_gateway weir-redis
+    start_gateway weir-redis
+    line=$(load json "$address" --pids "$pids" --count 64 --requests 30000 --bytes 2048 --serial 1000000 --header "x-cache: hit") || status=1
+    if [ $status = 0 ]; then
+        note "$1" weir us_per_redis_hit "$(value cpu_us_per_request "$line")"
+        note "$1" weir redis_hits_per_second "$(value requests_per_second "$line")"
+    else
+        note "$1" weir us_per_redis_hit failed
+    fi
+    finish_gateway weir-redis
+    kill "$redis_pid"
+    wait "$redis_pid" || true
+    redis_pid=
+}
+
+# middle FILE SIDE: the median of the side's values
+middle() {
+    sed -n "s/^$2 //p" "$1" | sort -n | awk '{ v[NR] = $1 } END { printf "%.3f", (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 }'
+}
+
+# measure_feature ROUND FEATURE WITHOUT WITH: what the gateway WITH uses for each small request more than the gateway
+# WITHOUT. Both run, and take turns at short loads of 2 KB requests that nobody asked before.
+measure_feature() {
+    start_gateway "$3"
+    off_address=$address
+    off_pids=$pids
+    start_gateway "$4"
+    serial=0
+    status=0
+    : >"$tmp/slices"
+    for side in on off off on on off off on on off off on; do
+        serial=$((serial + 100000))
+        case $side in
+        off) set -- "$1" "$2" "$3" "$4" "$3" "$off_address" "$off_pids" ;;
+        on) set -- "$1" "$2" "$3" "$4" "$4" "$address" "$pids" ;;
+        esac
+        line=$(load_gateway "$5" h1 json "$6" --pids "$7" --count 64 --requests 6000 --bytes 2048 --serial $serial) || status=1
+        echo "$side $(value cpu_us_per_request "$line")" >>"$tmp/slices"
+    done
+    if [ "$status" = 0 ]; then
+        for side in off on; do
+            note "$1" "weir-$side" "${2}_request" "$(middle "$tmp/slices" $side)"
+        done
+    else
+        note "$1" weir "${2}_request" failed
+    fi
+    finish_gateway "$3" "$4"
+}
+
+# pair_load ROUND MEASURE ONE OTHER NAME-OF-ONE NAME-OF-OTHER: both at once, each with 250 streams of 50 events/s
+pair_load() {
+    start_gateway "$3"
+    one_address=$address
+    one_pids=$pids
+    start_gateway "$4"
+    serial=1
+    paced_load "$3" h1 "$one_address" "$one_pids" 250 20 1000 5 >"$tmp/one.pair" &
+    one_load=$!
+    paced_load "$4" h1 "$address" "$pids" 250 20 1000 5 >"$tmp/other.pair" && status=0 || status=1
+    wait "$one_load" || status=1
+    if [ "$status" = 0 ]; then
+        note "$1" "$5" "$2" "$(value cpu_us_per_event "$(cat "$tmp/one.pair")")"
+        note "$1" "$6" "$2" "$(value cpu_us_per_event "$(cat "$tmp/other.pair")")"
+    else
+        note "$1" "$6" "$2" failed
+    fi
+    finish_gateway "$3" "$4"
+}
+
+# measure_features ROUND
+measure_features() {
+    measure_feature "$1" key weir-nokey weir
+    measure_feature "$1" log weir-nolog weir
+    measure_feature "$1" limits weir weir-limits
+    measure_feature "$1" tokens weir weir-tokens
+    measure_feature "$1" miss weir weir-cache
+    measure_feature "$1" all weir weir-all
+    for feature in limits tokens cache all; do
+        pair_load "$1" ${feature}_event weir weir-$feature weir-off weir-on
+    done
+    if line=$(taskset -c 0 "$tmp/metrics"); then
+        note "$1" weir metrics_request "$(value us_per_request "$line")"
+        note "$1" weir metrics_event "$(value us_per_event "$line")"
+    else
+        note "$1" weir metrics failed
+    fi
+}
+
+# measure_decisions ROUND: the memory store by itself, with 100,000 clients and three limits each on two threads
+measure_decisions() {
+    "$tmp/ratelimit" 100000 2 3 1 >"$tmp/decisions" || true
+    for strategy in fixed_window moving_window sliding_window_counter; do
+        line=$(sed -n "s/^$strategy *\([0-9]*\) ns per decision (\([0-9]*\) of processor time).*/passed=\1 used=\2/p" "$tmp/decisions")
+        for name in passed used; do
+            ns=$(value $name "$line")
+            note "$1" weir "${strategy}_$name" "${ns:-failed}"
+        done
+    done
+}
