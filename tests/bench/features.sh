@@ -79,7 +79,7 @@ measure_feature() {
     serial=0
     status=0
     : >"$tmp/slices"
-    for side in on off off on on off off on on off off on; do
+    for side in on off off on on off off on; do
         serial=$((serial + 100000))
         case $side in
         off) set -- "$1" "$2" "$3" "$4" "$3" "$off_address" "$off_pids" ;;
@@ -105,9 +105,9 @@ pair_load() {
     one_pids=$pids
     start_gateway "$4"
     serial=1
-    paced_load "$3" h1 "$one_address" "$one_pids" 250 20 1000 5 >"$tmp/one.pair" &
+    paced_load "$3" h1 "$one_address" "$one_pids" 250 20 1000 4 >"$tmp/one.pair" &
     one_load=$!
-    paced_load "$4" h1 "$address" "$pids" 250 20 1000 5 >"$tmp/other.pair" && status=0 || status=1
+    paced_load "$4" h1 "$address" "$pids" 250 20 1000 4 >"$tmp/other.pair" && status=0 || status=1
     wait "$one_load" || status=1
     if [ "$status" = 0 ]; then
         note "$1" "$5" "$2" "$(value cpu_us_per_event "$(cat "$tmp/one.pair")")"
@@ -126,7 +126,7 @@ measure_features() {
     measure_feature "$1" tokens weir weir-tokens
     measure_feature "$1" miss weir weir-cache
     measure_feature "$1" all weir weir-all
-    for feature in limits tokens cache all; do
+    for feature in tokens cache all; do
         pair_load "$1" ${feature}_event weir weir-$feature weir-off weir-on
     done
     if line=$(taskset -c 0 "$tmp/metrics"); then

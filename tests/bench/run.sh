@@ -2,7 +2,7 @@
 # Measures weir against nginx, haproxy and a bare TCP relay as a gateway in front of a model server, in one run on this
 # machine; prints tables, and appends them to tests/bench/RECORD.md, which says how to read them.
 #
-#   sh tests/bench/run.sh [ROUNDS]       default 3, about nine minutes each; "quick": one round of the main measurements
+#   sh tests/bench/run.sh [ROUNDS]       default 3, about ten minutes each; "quick": one round of the main measurements
 #                                        over HTTP/1.1, not recorded
 #
 #   WEIR=build/weir                      the binary to measure
@@ -17,7 +17,7 @@
 # memory    W4: 5,000 open streams
 # first     W5: 500 requests/s whether or not earlier ones were answered: added time to the first token, over HTTP/2 to the
 #           end of the answer (5 events, all at once)
-# pair      W2 of nginx and weir at the same time, for machines that have much else to do
+# pair      (only if asked for) W2 of nginx and weir at the same time, for machines that have much else to do
 # scale     the events of W2 spread over 5,000 and 15,000 streams
 # workers   W2 with two workers, on both processors
 # prompts   requests of 1 KB, 100 KB and 1 MB
@@ -71,7 +71,7 @@ if [ "$rounds" = quick ]; then
     kinds=${KINDS:-flat events requests first memory prompts features}
     transports=${TRANSPORTS:-h1}
 else
-    kinds=${KINDS:-flat events pair requests first memory scale workers prompts hits redis features decisions}
+    kinds=${KINDS:-flat events requests first memory scale workers prompts hits redis features decisions}
     transports=${TRANSPORTS:-h1 tls h2 h2tls}
 fi
 
@@ -247,7 +247,7 @@ if has floods "$kinds"; then
     printf '```\n\n' >>"$tmp/block"
 fi
 cat "$tmp/block"
-if [ -n "$record" ] && [ $status = 0 ]; then
+if [ -n "$record" ] && grep -qv 'failed$' "$tmp/results"; then
     # blank lines between blocks, none at the end
     sed -e '$ { /^$/d }' "$tmp/block" >>"$record"
     echo "Appended to $record"

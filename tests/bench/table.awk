@@ -199,7 +199,7 @@ END {
     feature("an API key", "more key_request", "")
     feature("the JSON log", "more log_request", "")
     feature("metrics (by themselves, not paired)", "metrics_request", "metrics_event")
-    feature("three limits", "more limits_request", "more limits_event")
+    feature("three limits", "more limits_request", "")
     feature("a token limit", "more tokens_request", "more tokens_event")
     feature("the cache, on a miss", "more miss_request", "more cache_event")
     feature("three limits, a token limit and the cache", "more all_request", "more all_event")

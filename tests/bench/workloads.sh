@@ -84,8 +84,7 @@ paced_load() {
     paced_count=$5
     pace=$6
     ramp=$7
-    tokens=$((($7 + $8 * 1000 + 4000) / pace + 2))
-    # They may open a little late, and the first event of the last one begins what is measured.
+    tokens=$((($7 + $8 * 1000 + 2500) / pace + 2)) # they may open a little late
     learn_answer "events=$tokens"
     case $2 in
     h2*)
@@ -110,17 +109,19 @@ paced_h2() {
     h2_load "$2" "$1" stream "events=$tokens,pace_ms=$pace" "$paced_count" -c $((paced_count / 100)) -m 100 \
         --rps $((100000 / ramp)) --log-file="$tmp/h2.log" >"$tmp/h2.line" &
     h2_pid=$!
-    sleep $((ramp / 1000 + 2))
+    sleep $((ramp / 1000 + 1))
     during=$(taskset -c 1 "$tmp/load" use --pids "$3" --seconds "$4") || true
     wait $h2_pid || return 1
     same_bytes "$(cat "$tmp/h2.line")" "$paced_count" "$answer_bytes" || return 1
     awk -v from="$(value from "$during")" -v to="$(value to "$during")" -v count="$paced_count" \
         -v longest=$((tokens * pace * 1000 + 1000000)) '
-        $1 <= from && $1 + $3 >= to && $3 <= longest { open++ }
-        END { exit open != count }' "$tmp/h2.log" || {
-        echo "run.sh: not all of $paced_count streams over $1 were open at once and in time" >&2
-        return 1
-    }
+        $1 <= from && $1 + $3 >= to { open++ }
+        $3 > longest { late++ }
+        END {
+            if (open == count && !late) exit 0
+            printf "run.sh: of %d streams over HTTP/2 %d were open all the time, %d late\n", count, open, late
+            exit 1
+        }' "$tmp/h2.log" >&2 || return 1
     awk -v cpu="$(value cpu_us "$during")" -v rss="$(value rss_kib "$during")" -v was="$(value rss_kib "$before")" \
         -v count="$paced_count" -v us=$(($(value to "$during") - $(value from "$during"))) -v pace="$pace" 'BEGIN {
             printf "cpu_us_per_event=%.3f kib_per_stream=%.3f\n", cpu / (count * us / (pace * 1000)), (rss - was) / count }'
@@ -149,7 +150,7 @@ measure_flat() {
 }
 
 measure_events() {
-    line=$(paced_load "$1" "$2" "$address" "$pids" 500 20 1000 5) &&
+    line=$(paced_load "$1" "$2" "$address" "$pids" 500 20 1000 4) &&
         figures="us_per_event=$(value cpu_us_per_event "$line") small_kib_per_stream=$(value kib_per_stream "$line")"
 }
 
@@ -217,19 +218,24 @@ measure_scale() {
             continue
         fi
         [ "$2.$count" != h2.5000 ] || continue
-        line=$(paced_load "$1" "$2" "$address" "$pids" $count $((count / 25)) $((count * 2 / 5)) 5) || return 1
+        line=$(paced_load "$1" "$2" "$address" "$pids" $count $((count / 25)) $((count * 2 / 5)) 4) || return 1
         figures="$figures scale_${count}_us_per_event=$(value cpu_us_per_event "$line")"
         figures="$figures scale_${count}_kib=$(value kib_per_stream "$line")"
     done
 }
 
 measure_workers() {
-    line=$(paced_load "$1" "$2" "$address" "$pids" 500 20 1000 5) &&
+    line=$(paced_load "$1" "$2" "$address" "$pids" 500 20 1000 4) &&
         figures="us_per_event=$(value cpu_us_per_event "$line")"
 }
 
-# measure ROUND GATEWAY KIND TRANSPORT: one measurement in a fresh process
+# measure ROUND GATEWAY KIND TRANSPORT: tries once more if something went wrong, as on a machine that was busy just then
 measure() {
+    measure_once "$@" || measure_once "$@" || note "$1" "$2" "$4.$3" failed
+}
+
+# measure_once ROUND GATEWAY KIND TRANSPORT: one measurement in a fresh process
+measure_once() {
     case $2 in
     direct*)
         address=$fake
@@ -239,15 +245,13 @@ measure() {
     esac
     serial=1
     figures=
-    if "measure_$3" "$2" "$4"; then
-        for figure in $figures; do
-            note "$1" "$2" "$4.${figure%%=*}" "${figure#*=}"
-        done
-    else
-        note "$1" "$2" "$4.$3" failed
-    fi
+    "measure_$3" "$2" "$4" && failed=0 || failed=1
     case $2 in
     direct*) ;;
     *) finish_gateway "$2" ;;
     esac
+    [ "$failed" = 0 ] || return 1
+    for figure in $figures; do
+        note "$1" "$2" "$4.${figure%%=*}" "${figure#*=}"
+    done
 }
