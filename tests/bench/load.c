@@ -49,8 +49,8 @@ static struct {
     char *serial;        /* the number in the request */
     uint64_t body_bytes; /* of the first answer */
     int epoll_fd, timer_fd;
-    struct conn *idle; /* connections that wait for a request (PACED) */
-    long opened, asked, done, first_events;
+    struct conn *idle;                               /* connections that wait for a request (PACED) */
+    long opened, opening, asked, done, first_events; /* opening: connected, not yet asked (TLS) */
     uint64_t events, start_us;
     bool over;
     /* the part of the run that is measured */
@@ -101,6 +101,7 @@ static void send_request(struct conn *conn)
 
 void on_open(struct conn *conn)
 {
+    run.opening--;
     send_request(conn);
 }
 
@@ -116,6 +117,7 @@ static void open_conn(void)
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
     epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, conn->fd, &event);
     run.opened++;
+    run.opening++;
     if (options.tls == NULL) {
         on_open(conn);
         return;
@@ -214,7 +216,7 @@ static void ask_what_is_due(uint64_t now)
         return;
     }
     uint64_t due = past * (uint64_t)options.rate / 1000000;
-    while ((uint64_t)run.asked < due && run.asked < options.requests) {
+    while ((uint64_t)(run.asked + run.opening) < due && run.asked + run.opening < options.requests) {
         struct conn *conn = run.idle;
         if (conn != NULL) {
             run.idle = conn->next_idle;
