@@ -10,7 +10,7 @@
  *   measured
  * - load again: the same with streamed requests, whose answers must all have the same number of bytes
  * - load paced: --rate streamed requests a second, --requests in all, whether or not the earlier ones were answered;
- *   measures the time to the first event
+ *   measures the time to the first event; --count connections are open before, more are opened as they are needed
  * - load use: asks nothing; tells what --pids use within --seconds, or have used until now, and from when to when (Unix
  *   time)
  *
@@ -51,6 +51,7 @@ static struct {
     int epoll_fd, timer_fd;
     struct conn *idle;                               /* connections that wait for a request (PACED) */
     long opened, opening, asked, done, first_events; /* opening: connected, not yet asked (TLS) */
+    long warming;                                    /* connections to be opened before the first request (PACED) */
     uint64_t events, start_us;
     bool over;
     /* the part of the run that is measured */
@@ -102,7 +103,15 @@ static void send_request(struct conn *conn)
 void on_open(struct conn *conn)
 {
     run.opening--;
-    send_request(conn);
+    if (run.warming == 0) {
+        send_request(conn);
+        return;
+    }
+    conn->phase = IDLE;
+    conn->next_idle = run.idle;
+    run.idle = conn;
+    if (--run.warming == 0)
+        run.start_us = now_us();
 }
 
 static void open_conn(void)
@@ -231,7 +240,7 @@ static void on_tick(uint64_t now)
 {
     if (now - run.start_us > TOTAL_MAX_US)
         fail("not done in time: %ld of %ld answers", run.done, run.asked);
-    if (is_closed_loop())
+    if (is_closed_loop() || run.warming != 0)
         return;
     ask_what_is_due(now);
     if (options.mode != STREAMS || options.pid_count == 0)
@@ -251,7 +260,8 @@ static void loop(void)
     timerfd_settime(run.timer_fd, 0, &tick, NULL);
     epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, run.timer_fd, &event);
     run.start_us = now_us();
-    for (long i = 0; is_closed_loop() && i < options.count; i++)
+    run.warming = options.mode == PACED ? options.count : 0;
+    for (long i = 0; (is_closed_loop() || options.mode == PACED) && i < options.count; i++)
         open_conn();
     while (!run.over) {
         int n = epoll_wait(run.epoll_fd, events, 256, 1000);

@@ -190,7 +190,8 @@ measure_first() {
             same_bytes "$line" 2000 "$answer_bytes" && line=$(percentiles "$tmp/h2.log")
         ;;
     *)
-        line=$(load_gateway "$1" "$2" paced "$address" --rate 500 --requests 2000 --fake events=5 --events "$answer_events")
+        line=$(load_gateway "$1" "$2" paced "$address" --rate 500 --requests 2000 --count 64 \
+            --fake events=5 --events "$answer_events")
         ;;
     esac && figures="p50_us=$(value p50_us "$line") p99_us=$(value p99_us "$line")"
 }
