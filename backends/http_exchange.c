@@ -258,6 +258,16 @@ static uint64_t body_length(const struct exchange_request *request)
     return length;
 }
 
+/* About how long the head will be. */
+static size_t head_length(const struct http_exchange *ex)
+{
+    const struct exchange_request *request = &ex->request;
+    size_t length = 256 + request->path.len + request->query.len;
+    for (size_t i = 0; i < request->header_count; i++)
+        length += request->headers[i].name.len + request->headers[i].value.len + 4;
+    return length;
+}
+
 /* Writes the request's head. False if a part of it is not fit to be sent: a value that could end its line early, and so
  * become a header or a request of its own, never is. */
 static bool make_head(struct http_exchange *ex)
@@ -270,6 +280,7 @@ static bool make_head(struct http_exchange *ex)
     const struct backend_settings *settings = ex->upstream->settings;
     const struct exchange_request *request = &ex->request;
     struct strbuf *out = &ex->out;
+    strbuf_expect(out, head_length(ex));
     if (!http_text_is_clean(request->path) || !http_text_is_clean(request->query) ||
         memchr(request->path.base, ' ', request->path.len) != NULL ||
         (request->query.len != 0 && memchr(request->query.base, ' ', request->query.len) != NULL))

@@ -69,8 +69,12 @@ void ids_hex(char *out, size_t digits)
     while (digits != 0) {
         size_t part = digits < 2 * sizeof(bytes) ? digits : 2 * sizeof(bytes);
         ids_random(bytes, (part + 1) / 2);
-        for (size_t i = 0; i < part; i++)
-            *out++ = hex[i % 2 == 0 ? bytes[i / 2] >> 4 : bytes[i / 2] & 15];
+        for (size_t i = 0; i < part / 2; i++) {
+            *out++ = hex[bytes[i] >> 4];
+            *out++ = hex[bytes[i] & 15];
+        }
+        if (part % 2 != 0)
+            *out++ = hex[bytes[part / 2] >> 4];
         digits -= part;
     }
 }

@@ -9,6 +9,7 @@
 #include <uthash.h>
 
 #define DEFAULT_MAX_SERIES 1000
+#define RECENT 8 /* a power of two */
 #define KEY_MAX (METRIC_LABELS_MAX * (METRIC_VALUE_MAX + 2))
 
 /* One label set. `values` and all else but the numbers never change once the series can be seen by a scrape. */
@@ -26,6 +27,7 @@ struct family {
     const struct metric_family *def;
     size_t label_count;
     struct metric_series *series;           /* hash, in order of making */
+    struct metric_series *recent[RECENT];   /* the owner's: a few label sets are nearly all that is asked for */
     uint64_t bounds_us[METRIC_BUCKETS_MAX]; /* def->buckets in microseconds */
     size_t bound_count;
 };
@@ -127,9 +129,13 @@ struct metric_series *metrics_series(struct metrics_shard *shard, size_t index, 
     struct family *family = &shard->families[index];
     char key[KEY_MAX];
     size_t len = make_key(family, values, key);
-    struct metric_series *series = find(family, key, len);
-    if (series != NULL)
+    unsigned last = len != 0 ? (unsigned char)key[len - 1] : 0;
+    struct metric_series **recent = &family->recent[(last ^ last >> 4) & (RECENT - 1)], *series = *recent;
+    if (series != NULL && series->key_len == len && memcmp(series->key, key, len) == 0)
         return series;
+    series = find(family, key, len);
+    if (series != NULL)
+        return *recent = series;
     unsigned max = family->def->max_series != 0 ? family->def->max_series : DEFAULT_MAX_SERIES;
     if (HASH_COUNT(family->series) >= max) {
         const struct span other[METRIC_LABELS_MAX] = {SPAN("other"), SPAN("other"), SPAN("other"), SPAN("other")};

@@ -65,7 +65,16 @@ static size_t reserve(struct strbuf *buf, size_t n)
     return n;
 }
 
-void strbuf_add(struct strbuf *buf, struct span bytes)
+void strbuf_expect(struct strbuf *buf, size_t n)
+{
+    size_t left = buf->_max - buf->len;
+    if (n > left)
+        n = left;
+    if (n >= buf->_cap - buf->len && !buf->_fixed)
+        grow(buf, buf->len + n + 1);
+}
+
+void strbuf_add_grow(struct strbuf *buf, struct span bytes)
 {
     size_t n = reserve(buf, bytes.len);
     if (n == 0)

@@ -29,8 +29,24 @@ void strbuf_dispose(struct strbuf *buf);
 /* Forgets the content and the overflow, keeps the memory. */
 void strbuf_reset(struct strbuf *buf);
 
+/* Makes room for `n` more bytes at once, for what is about to be appended piece by piece. */
+void strbuf_expect(struct strbuf *buf, size_t n);
+
+/* strbuf_add where there is not room enough. */
+void strbuf_add_grow(struct strbuf *buf, struct span bytes);
+
 /* Appends bytes as they are. */
-void strbuf_add(struct strbuf *buf, struct span bytes);
+static inline void strbuf_add(struct strbuf *buf, struct span bytes)
+{
+    /* Room in the memory is room in the maximum, too. */
+    if (bytes.len != 0 && bytes.len < buf->_cap - buf->len) {
+        memcpy(buf->base + buf->len, bytes.base, bytes.len);
+        buf->len += bytes.len;
+        buf->base[buf->len] = '\0';
+    } else {
+        strbuf_add_grow(buf, bytes);
+    }
+}
 
 /* Appends a NUL-terminated string. */
 void strbuf_puts(struct strbuf *buf, const char *string);

@@ -250,9 +250,11 @@ static void count_call(struct call *call, uint64_t duration_us)
     const struct call_record *record = &call->record;
     struct span route = call->route != NULL ? call->route->route.path : SPAN("none");
     struct span backend = span_of(record->backend), model = {call->model, call->model_len};
-    char status[12];
-    snprintf(status, sizeof(status), "%d", record->status);
-    struct span request_labels[] = {route, backend, span_of(status)};
+    char digits[12];
+    struct strbuf status;
+    strbuf_init_fixed(&status, digits, sizeof(digits));
+    strbuf_i64(&status, record->status);
+    struct span request_labels[] = {route, backend, strbuf_span(&status)};
     count(worker, REQUESTS, request_labels, 1);
     metric_observe_us(metrics_series(worker->telemetry.shard, DURATION, &route), duration_us);
     count(worker, BYTES, &route, (int64_t)record->bytes);
@@ -281,11 +283,19 @@ void telemetry_log_client(struct log_line *line, const struct in6_addr *client)
     char text[INET6_ADDRSTRLEN];
     if (IN6_IS_ADDR_UNSPECIFIED(client))
         return;
-    if (IN6_IS_ADDR_V4MAPPED(client))
-        inet_ntop(AF_INET, &client->s6_addr[12], text, sizeof(text));
-    else
+    if (!IN6_IS_ADDR_V4MAPPED(client)) {
         inet_ntop(AF_INET6, client, text, sizeof(text));
-    log_str(line, "client", span_of(text));
+        log_str(line, "client", span_of(text));
+        return;
+    }
+    struct strbuf v4; /* inet_ntop is made of printf, which costs as much as half the line */
+    strbuf_init_fixed(&v4, text, sizeof(text));
+    for (size_t i = 12; i < 16; i++) {
+        if (i != 12)
+            strbuf_putc(&v4, '.');
+        strbuf_u64(&v4, client->s6_addr[i]);
+    }
+    log_str(line, "client", strbuf_span(&v4));
 }
 
 static void log_call(struct call *call, uint64_t duration_us)

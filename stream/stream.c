@@ -28,7 +28,7 @@ struct stream {
     struct withhold *withhold; /* NULL: readers get everything */
     struct stream_facts facts;
     char *json_tail; /* the last bytes of a JSON document */
-    size_t json_tail_len;
+    size_t json_tail_len, json_tail_cap;
 };
 
 /* ---- life ---- */
@@ -218,8 +218,12 @@ void stream_release(struct stream *stream)
 
 static void remember_json_tail(struct stream *stream, struct span bytes)
 {
-    if (stream->json_tail == NULL)
-        stream->json_tail = h2o_mem_alloc(JSON_TAIL);
+    /* Most documents come in one piece. */
+    size_t most = stream->json_tail_len + bytes.len;
+    if (most > stream->json_tail_cap && stream->json_tail_cap < JSON_TAIL) {
+        stream->json_tail_cap = stream->json_tail == NULL && most < JSON_TAIL ? most : JSON_TAIL;
+        stream->json_tail = h2o_mem_realloc(stream->json_tail, stream->json_tail_cap);
+    }
     if (bytes.len >= JSON_TAIL) {
         memcpy(stream->json_tail, bytes.base + bytes.len - JSON_TAIL, JSON_TAIL);
         stream->json_tail_len = JSON_TAIL;
