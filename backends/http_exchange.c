@@ -2,6 +2,7 @@
 #include "backends/http_head.h"
 #include "base/clock.h"
 #include "base/http_text.h"
+#include "base/recycle.h"
 #include "base/strbuf.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -53,6 +54,8 @@ static void on_deadline(struct deadline *deadline);
 static void on_resume(void *ctx);
 static void on_cancel(void *ctx);
 
+static __thread h2o_mem_recycle_t recycled = {.max = RECYCLE_MAX};
+
 /* ---- ends ---- */
 
 /* Lets go of the connection: into the pool if it may serve again. */
@@ -84,7 +87,7 @@ static void destroy(struct http_exchange *ex)
     strbuf_dispose(&ex->out);
     if (ex->gone != NULL)
         *ex->gone = true;
-    free(ex);
+    h2o_mem_free_recycle(&recycled, ex);
 }
 
 /* The end after the head. */
@@ -318,7 +321,7 @@ struct exchange *http_exchange_start(struct upstream *upstream, const struct exc
                                      const struct exchange_callbacks *callbacks, void *ctx)
 {
     bool gone = false;
-    struct http_exchange *ex = h2o_mem_alloc(sizeof(*ex));
+    struct http_exchange *ex = h2o_mem_alloc_recycle(&recycled, sizeof(*ex));
     *ex = (struct http_exchange){.super.cancel = cancel_before_head,
                                  .upstream = upstream,
                                  .request = *request,

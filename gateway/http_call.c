@@ -1,5 +1,6 @@
 #include "gateway/http_call.h"
 #include "base/clock.h"
+#include "base/recycle.h"
 #include "gateway/answer_cache.h"
 #include "gateway/chat.h"
 #include "gateway/limit.h"
@@ -11,6 +12,13 @@ static const struct call_transport transport = {
     .answer = http_reply_answer,
     .stream = http_stream_begin,
 };
+
+/* What the request's pool counts. */
+struct handle {
+    struct http_call *http;
+};
+
+static __thread h2o_mem_recycle_t recycled = {.max = RECYCLE_MAX};
 
 static void on_turn(struct deadline *deadline);
 static void on_gone(struct connection_watch *watch);
@@ -75,11 +83,12 @@ static void serve(struct http_call *http)
         connection_watch(http->connection, &http->watch);
     }
     /* The answer may be complete before this returns, and the request gone. */
-    h2o_mem_addref_shared(http);
+    struct handle *handle = http->handle;
+    h2o_mem_addref_shared(handle);
     call_run(call);
     if (http->phase == HTTP_WAITING)
         http_stream_arm_early_head(http);
-    h2o_mem_release_shared(http);
+    h2o_mem_release_shared(handle);
 }
 
 static void on_turn(struct deadline *deadline)
@@ -90,8 +99,10 @@ static void on_turn(struct deadline *deadline)
 static int on_req(h2o_handler_t *handler, h2o_req_t *req)
 {
     (void)handler;
-    struct http_call *http = h2o_mem_alloc_shared(&req->pool, sizeof(*http), on_dispose);
+    struct http_call *http = h2o_mem_alloc_recycle(&recycled, sizeof(*http));
     memset(http, 0, sizeof(*http));
+    http->handle = h2o_mem_alloc_shared(&req->pool, sizeof(*http->handle), on_dispose);
+    http->handle->http = http;
     struct worker *worker = worker_of(req);
     struct call *call = &http->call;
     http->req = req;
@@ -124,7 +135,8 @@ static void on_gone(struct connection_watch *watch)
 
 static void on_dispose(void *ptr)
 {
-    struct http_call *http = ptr;
+    const struct handle *handle = ptr;
+    struct http_call *http = handle->http;
     struct call *call = &http->call;
     struct worker *worker = call->worker;
     if (http->watch.on_gone != NULL)
@@ -156,6 +168,7 @@ static void on_dispose(void *ptr)
     identity_release(call->identity);
     site_release(call->site);
     pool_release(call->pool);
+    h2o_mem_free_recycle(&recycled, http);
 }
 
 void http_calls_abort(struct worker *worker)

@@ -1,5 +1,5 @@
 /* A call that came in by HTTP/1.1 or HTTP/2: libh2o's request on one side, the transport-neutral call on the other.
- * Lives in the request's memory pool and ends, in its dispose, however the request ends. One thread. */
+ * Belongs to the request's memory pool and ends, in its dispose, however the request ends. One thread. */
 #ifndef WEIR_GATEWAY_HTTP_CALL_H
 #define WEIR_GATEWAY_HTTP_CALL_H
 
@@ -13,7 +13,8 @@ enum http_phase {
 };
 
 struct http_call {
-    h2o_linklist_t link; /* in the worker's calls */
+    h2o_linklist_t link;   /* in the worker's calls */
+    struct handle *handle; /* of libh2o's: counts it */
     struct call call;
     struct completion completion;
     h2o_req_t *req;

@@ -1,6 +1,7 @@
 #include "gateway/worker.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/recycle.h"
 #include "gateway/http2_guard.h"
 #include "gateway/http_call.h"
 #include "gateway/limit.h"
@@ -44,6 +45,7 @@ static void set_bounds(struct worker *worker)
 
 static void init_h2o(struct worker *worker)
 {
+    h2o_socket_buffer_prototype.allocator.max = RECYCLE_MAX; /* 16 are few */
     h2o_config_init(&worker->globalconf);
     worker->connections.serve_http2 = http2_guard_fits();
     worker->globalconf.server_name = h2o_iovec_init(H2O_STRLIT("weir"));

@@ -1,5 +1,6 @@
 #include "stream/stream.h"
 #include "base/clock.h"
+#include "base/recycle.h"
 #include "stream/withhold.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -33,9 +34,11 @@ struct stream {
 
 /* ---- life ---- */
 
+static __thread h2o_mem_recycle_t recycled = {.max = RECYCLE_MAX};
+
 struct stream *stream_create(const struct stream_settings *settings, const struct stream_producer *producer)
 {
-    struct stream *stream = h2o_mem_alloc(sizeof(*stream));
+    struct stream *stream = h2o_mem_alloc_recycle(&recycled, sizeof(*stream));
     *stream = (struct stream){.refs = 1, .settings = *settings, .producer = *producer};
     if (stream->settings.dialect == NULL)
         stream->settings.dialect = dialect_get(DIALECT_NONE);
@@ -72,7 +75,7 @@ static void stream_unref(struct stream *stream)
     }
     free(stream->json_tail);
     free(stream->message);
-    free(stream);
+    h2o_mem_free_recycle(&recycled, stream);
 }
 
 static struct stream_subscriber *next_to_tell(const struct stream *stream)
