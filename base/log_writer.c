@@ -15,10 +15,11 @@
 #include <unistd.h>
 
 #define CHUNK_MAX (64 * 1024)
-#define NAP_MS 2           /* between rounds; lines that come meanwhile wake nobody */
-#define NOTICE_US 1000000  /* least time between two notices while more is waiting */
-#define STDERR_WAIT_MS 100 /* for a line written without the thread */
-#define STUCK_WAIT_MS 20   /* beyond the time to stop, before a thread is given up */
+#define NAP_MS 10                  /* between rounds; lines that come meanwhile wake nobody, */
+#define NAP_MAX (LOG_RING_MAX / 4) /* unless more than this waits */
+#define NOTICE_US 1000000          /* least time between two notices while more is waiting */
+#define STDERR_WAIT_MS 100         /* for a line written without the thread */
+#define STUCK_WAIT_MS 20           /* beyond the time to stop, before a thread is given up */
 
 /*  bytes:  [ free | waiting lines | free ]      positions only grow; position % LOG_RING_MAX is the place
  *                 ^tail           ^head
@@ -26,13 +27,14 @@
  * therefore writes it without the lock. */
 struct ring {
     uint64_t head, tail;
+    uint64_t seen;     /* the head at the last round; the writer's */
     uint64_t reported; /* drops that notices have told of; the writer's */
     uint64_t notice_us;
     int fd;
     bool is_socket, waits_first; /* see inspect() */
     size_t chunk_max;
     bool mid_line; /* the last write ended within a line */
-    bool sleeping, stopping, finished;
+    bool sleeping, napping, stopping, finished;
     bool abandoned;   /* stuck when the log was stopped: frees its ring itself */
     uint64_t stop_us; /* when stopping: give up then */
     int stop_event;   /* readable from the moment of stopping, so that a poll ends */
@@ -40,7 +42,7 @@ struct ring {
     char bytes[LOG_RING_MAX];
 };
 
-/* Guards `ring` and its head, tail, sleeping, stopping, stop_us, finished
+/* Guards `ring` and its head, tail, sleeping, napping, stopping, stop_us, finished
  * and abandoned. Held for a copy, never for a write. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake, ended;
@@ -113,8 +115,8 @@ void log_writer_put(struct span line)
     memcpy(r->bytes + at, line.base, first);
     memcpy(r->bytes, line.base + first, line.len - first);
     r->head += line.len;
-    bool sleeping = r->sleeping;
-    r->sleeping = false; /* one signal is enough */
+    bool sleeping = r->sleeping || (r->napping && r->head - r->tail > NAP_MAX);
+    r->sleeping = r->napping = false; /* one signal is enough */
     pthread_mutex_unlock(&lock);
     if (sleeping)
         pthread_cond_signal(&wake);
@@ -243,9 +245,12 @@ static bool write_notice(struct ring *r)
 static uint64_t wait_lines(struct ring *r)
 {
     pthread_mutex_lock(&lock);
-    if (r->head == r->tail && !r->stopping) {
+    /* What is left of the last round goes on at once. */
+    if (r->tail == r->seen && r->head - r->tail <= NAP_MAX && !r->stopping) {
         struct timespec until = timespec_of(clock_us() + NAP_MS * 1000);
+        r->napping = true;
         pthread_cond_timedwait(&wake, &lock, &until);
+        r->napping = false;
     }
     while (r->head == r->tail && !r->stopping) {
         r->sleeping = true;
@@ -253,6 +258,7 @@ static uint64_t wait_lines(struct ring *r)
     }
     r->sleeping = false;
     uint64_t head = r->stopping && clock_us() >= r->stop_us ? r->tail : r->head;
+    r->seen = head;
     pthread_mutex_unlock(&lock);
     return head;
 }
