@@ -16,6 +16,7 @@
 #define HANDSHAKES_AT_ONCE 4  /* each may take a millisecond */
 #define REQUESTS_AT_ONCE 16   /* of one connection, before others have their turn */
 #define SWEEP_US 100000
+#define FITTED_MAX 4096
 #define CLOSING_US 5000000 /* for a client that does not take its GOAWAY */
 
 static const char preface[] = "PRI * HTTP/2"; /* RFC 9113 §3.4 */
@@ -122,6 +123,23 @@ static void on_late(struct deadline *deadline)
 
 /* ---- which protocol ---- */
 
+/* libh2o reads into 8 KB and keeps that for as long as the request is being answered, which for a stream is long: what
+ * holds a small request is cut to size. Buffers that come after it are as large as ever. */
+static void fit_input(h2o_socket_t *sock)
+{
+    static h2o_buffer_prototype_t exact; /* of no capacity: a buffer is as large as it is asked to be */
+    size_t size = sock->input->size;
+    h2o_buffer_t *fitting;
+    if (size == 0 || size > FITTED_MAX)
+        return;
+    h2o_buffer_init(&fitting, &exact);
+    memcpy(h2o_buffer_reserve(&fitting, size).base, sock->input->bytes, size);
+    fitting->size = size;
+    h2o_buffer_set_prototype(&fitting, &h2o_socket_buffer_prototype);
+    h2o_buffer_dispose(&sock->input);
+    sock->input = fitting;
+}
+
 /* The connection may be gone when it returns. */
 static void speak(struct connection *connection, bool http2)
 {
@@ -130,6 +148,7 @@ static void speak(struct connection *connection, bool http2)
     deadline_disarm(&worker->deadlines, &connection->timer);
     connection->http2 = http2;
     if (!http2) {
+        fit_input(connection->sock);
         h2o_http1_accept(accept_ctx, connection->sock, connection->connected_at);
     } else if (!worker->connections.serve_http2) {
         h2o_socket_close(connection->sock);
