@@ -1,4 +1,5 @@
 #include "cache/entry.h"
+#include "base/slab.h"
 #include <h2o/memory.h>
 #include <openssl/evp.h>
 #include <pthread.h>
@@ -68,7 +69,7 @@ struct cache_entry *cache_entry_create(const struct cache_entry_parts *parts)
     }
     size_t fixed = sizeof(struct cache_entry) + headers * sizeof(struct cache_header) +
                    parts->chunk_count * sizeof(struct chunk *);
-    struct cache_entry *entry = h2o_mem_alloc(fixed + strings);
+    struct cache_entry *entry = slab_alloc(fixed + strings);
     struct cache_header *header = (struct cache_header *)(entry + 1);
     struct chunk **chunks = (struct chunk **)(header + headers);
     char *at = (char *)entry + fixed;
@@ -85,7 +86,7 @@ struct cache_entry *cache_entry_create(const struct cache_entry_parts *parts)
         .created_us = parts->created_us,
         .expires_us = parts->expires_us,
         .birth = parts->birth,
-        .allocated = fixed + strings,
+        .allocated = slab_allocated(fixed + strings),
         ._refs = 1,
     };
     for (size_t i = 0; i < parts->header_count; i++)
@@ -132,7 +133,7 @@ void cache_entry_release(struct cache_entry *entry)
         return;
     for (size_t i = 0; i < entry->chunk_count; i++)
         chunk_release(entry->chunks[i]);
-    free(entry);
+    slab_free(entry);
 }
 
 struct stream *cache_entry_replay(const struct cache_entry *entry)

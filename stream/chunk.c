@@ -1,4 +1,5 @@
 #include "stream/chunk.h"
+#include "base/slab.h"
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -61,8 +62,10 @@ struct chunk *chunk_create_block(size_t cap)
 
 struct chunk *chunk_create_copy(struct span bytes)
 {
-    struct chunk *chunk = h2o_mem_alloc(sizeof(*chunk) + bytes.len);
-    *chunk = (struct chunk){._refs = 1, ._bytes = {(const char *)(chunk + 1), bytes.len}, ._cap = bytes.len};
+    size_t size = sizeof(struct chunk) + bytes.len;
+    struct chunk *chunk = slab_alloc(size);
+    *chunk = (struct chunk){
+        ._refs = 1, ._bytes = {(const char *)(chunk + 1), bytes.len}, ._cap = slab_allocated(size) - sizeof(*chunk)};
     if (bytes.len != 0)
         memcpy(chunk + 1, bytes.base, bytes.len);
     return chunk;
@@ -77,7 +80,7 @@ void chunk_release(struct chunk *chunk)
     } else if (chunk->_buffer != NULL) {
         h2o_buffer_dispose(&chunk->_buffer);
     } else if (chunk->_bytes.base == (const char *)(chunk + 1)) {
-        free(chunk);
+        slab_free(chunk);
         return;
     } else {
         free((char *)chunk->_bytes.base);

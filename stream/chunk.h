@@ -33,7 +33,8 @@ struct chunk *chunk_create(void);
 /* A chunk with an own block of `cap` bytes, none of them visible yet. */
 struct chunk *chunk_create_block(size_t cap);
 
-/* A counted chunk that holds a copy of the bytes in one piece of memory with its head: for what is kept for long. */
+/* A counted chunk that holds a copy of the bytes in one piece of memory with its head, apart from what malloc gives:
+ * for what is kept for long. */
 struct chunk *chunk_create_copy(struct span bytes);
 
 /* A counted chunk of `len` bytes at `memory`, of which malloc gave `cap`, and which it takes over. */

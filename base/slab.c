@@ -1,0 +1,150 @@
+#include "base/slab.h"
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#define LINE ((size_t)64)
+#define SLAB_SIZE ((size_t)65536)
+#define FINE_MAX ((size_t)1024) /* up to here sizes are multiples of a line, */
+#define SLOT_MAX ((size_t)8192) /* then there are eight for each power of two; beyond, malloc's */
+#define FINE_SIZES (FINE_MAX / LINE)
+#define SIZES (FINE_SIZES + 3 * 8)
+
+/* Slots of one size, each with the slab's address in front of its first line:
+ *
+ *   | struct slab |  …slab| slot 0        …slab| slot 1        …slab| … */
+struct slab {
+    struct slab *newer, *older; /* in its size's list, if it has a free slot */
+    unsigned size;              /* index */
+    unsigned used, cut;         /* slots: given out; ever given out */
+    unsigned count;
+    void *free; /* given back; each begins with the next one's address */
+    char *first;
+};
+
+/* The lock guards the size's slabs, whole. */
+static struct size {
+    pthread_mutex_t lock;
+    struct slab *newest; /* the slab that got its first free slot last; only those that have one */
+} __attribute__((aligned(64))) sizes[SIZES] = {[0 ... SIZES - 1] = {.lock = PTHREAD_MUTEX_INITIALIZER}};
+
+#if !defined(__SANITIZE_ADDRESS__) && defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define ALL_LARGE true
+#else
+#define ALL_LARGE false
+#endif
+
+/* The slot's size for a block, with the address; 0: it is large. */
+static size_t slot_for(size_t size, unsigned *index)
+{
+    if (ALL_LARGE || size > SLOT_MAX - sizeof(void *))
+        return 0;
+    size_t slot = (size + sizeof(void *) + LINE - 1) & ~(LINE - 1);
+    if (slot <= FINE_MAX) {
+        *index = (unsigned)(slot / LINE - 1);
+        return slot;
+    }
+    unsigned shift = 63 - (unsigned)__builtin_clzll(slot - 1) - 3; /* an eighth of the power of two below */
+    size_t steps = (slot - 1) >> shift;                            /* 8 to 15 */
+    *index = (unsigned)(FINE_SIZES + (shift - 7) * 8 + steps - 8);
+    return (steps + 1) << shift;
+}
+
+static struct slab **owner_of(void *block)
+{
+    return (struct slab **)block - 1;
+}
+
+static void link_slab(struct slab *slab)
+{
+    struct size *size = &sizes[slab->size];
+    slab->newer = NULL;
+    slab->older = size->newest;
+    if (slab->older != NULL)
+        slab->older->newer = slab;
+    size->newest = slab;
+}
+
+static void unlink_slab(struct slab *slab)
+{
+    *(slab->newer != NULL ? &slab->newer->older : &sizes[slab->size].newest) = slab->older;
+    if (slab->older != NULL)
+        slab->older->newer = slab->newer;
+}
+
+static struct slab *make_slab(unsigned index, size_t slot)
+{
+    struct slab *slab = malloc(SLAB_SIZE);
+    if (slab == NULL)
+        abort();
+    uintptr_t first = ((uintptr_t)(slab + 1) + sizeof(void *) + LINE - 1) & ~(uintptr_t)(LINE - 1);
+    size_t room = (uintptr_t)slab + SLAB_SIZE + sizeof(void *) - first; /* the last slot's end belongs to nobody */
+    *slab = (struct slab){.size = index, .first = (char *)first, .count = (unsigned)(room / slot)};
+    link_slab(slab);
+    return slab;
+}
+
+void *slab_alloc(size_t size)
+{
+    unsigned index = 0;
+    size_t slot = slot_for(size, &index);
+    void *block;
+    if (slot == 0) {
+        if (size > SIZE_MAX - 16 || (block = malloc(size + 16)) == NULL)
+            abort();
+        block = (char *)block + 16;
+        *owner_of(block) = NULL;
+        return block;
+    }
+    pthread_mutex_lock(&sizes[index].lock);
+    struct slab *slab = sizes[index].newest;
+    if (slab == NULL)
+        slab = make_slab(index, slot);
+    block = slab->free;
+    if (block != NULL)
+        slab->free = *(void **)block;
+    else
+        block = slab->first + slab->cut++ * slot;
+    if (++slab->used == slab->count)
+        unlink_slab(slab);
+    pthread_mutex_unlock(&sizes[index].lock);
+    *owner_of(block) = slab;
+    return block;
+}
+
+void slab_free(void *block)
+{
+    if (block == NULL)
+        return;
+    struct slab *slab = *owner_of(block), *empty = NULL;
+    if (slab == NULL) {
+        free((char *)block - 16);
+        return;
+    }
+    struct size *size = &sizes[slab->size];
+    pthread_mutex_lock(&size->lock);
+    *(void **)block = slab->free;
+    slab->free = block;
+    if (slab->used-- == slab->count)
+        link_slab(slab);
+    /* The last one stays: another block is about to come. */
+    if (slab->used == 0 && (slab->newer != NULL || slab->older != NULL)) {
+        unlink_slab(slab);
+        empty = slab;
+    }
+    pthread_mutex_unlock(&size->lock);
+    free(empty);
+}
+
+size_t slab_allocated(size_t size)
+{
+    unsigned index;
+    size_t slot = slot_for(size, &index);
+    return slot != 0 ? slot : size + 16;
+}
