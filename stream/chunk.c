@@ -64,8 +64,10 @@ struct chunk *chunk_create_copy(struct span bytes)
 {
     size_t size = sizeof(struct chunk) + bytes.len;
     struct chunk *chunk = slab_alloc(size);
-    *chunk = (struct chunk){
-        ._refs = 1, ._bytes = {(const char *)(chunk + 1), bytes.len}, ._cap = slab_allocated(size) - sizeof(*chunk)};
+    *chunk = (struct chunk){._refs = 1,
+                            ._bytes = {(const char *)(chunk + 1), bytes.len},
+                            ._cap = slab_allocated(size) - sizeof(*chunk),
+                            ._parent = chunk};
     if (bytes.len != 0)
         memcpy(chunk + 1, bytes.base, bytes.len);
     return chunk;
@@ -75,13 +77,14 @@ void chunk_release(struct chunk *chunk)
 {
     if (atomic_fetch_sub_explicit(&chunk->_refs, 1, memory_order_acq_rel) != 1)
         return;
+    if (chunk->_parent == chunk) {
+        slab_free(chunk);
+        return;
+    }
     if (chunk->_parent != NULL) {
         chunk_release(chunk->_parent);
     } else if (chunk->_buffer != NULL) {
         h2o_buffer_dispose(&chunk->_buffer);
-    } else if (chunk->_bytes.base == (const char *)(chunk + 1)) {
-        slab_free(chunk);
-        return;
     } else {
         free((char *)chunk->_bytes.base);
     }

@@ -16,9 +16,10 @@ struct chunk {
     uint64_t _start;       /* offset of the first byte in the stream */
     struct span _bytes;    /* what is visible so far */
     size_t _cap;           /* allocated bytes, which limits count */
-    h2o_buffer_t *_buffer; /* a producer's buffer, belonging to this thread; NULL: `_bytes.base` is malloc'ed, or stands
-                              right behind this head */
-    struct chunk *_parent; /* the counted chunk whose bytes these are; NULL: they are its own */
+    h2o_buffer_t *_buffer; /* a producer's buffer, belonging to this thread; NULL: `_bytes.base` is malloc'ed, but see
+                              `_parent` */
+    struct chunk *_parent; /* the counted chunk whose bytes these are; NULL: they are its own; itself: they
+                              stand right behind this head, in one block of slab_alloc */
 };
 
 /* A piece of a stream for a subscriber to read; valid until consumed, or longer with chunk_retain. */
