@@ -62,11 +62,11 @@ void sse_scan(struct sse_scanner *scanner, struct span bytes, sse_event_cb cb, v
 bool sse_at_boundary(const struct sse_scanner *scanner);
 
 /* Whether a block is open, that is whether a field line has begun and no blank line has come since; *start receives the
- * offset of its first byte. */
+ * offset of its first byte. Part of a BOM may yet be such a line's beginning, and counts as one. */
 static inline bool sse_is_open(const struct sse_scanner *scanner, uint64_t *start)
 {
     *start = scanner->_start;
-    return scanner->_open;
+    return scanner->_open || scanner->_bom == 1 || scanner->_bom == 2;
 }
 
 #endif

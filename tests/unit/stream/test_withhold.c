@@ -20,6 +20,7 @@ static const struct scenario scenarios[] = {
      "\xEF\xBB\xBF"
      "data: [DONE]\n\n",
      1},
+    {"\xEF\xBB\n" EXTRA "\n\ndata: [DONE]\n\n", "data: [DONE]\n\n", 1},
     {EXTRA "\n\n" EXTRA "\r\n\r\n" EXTRA "\n\n: c\n\n" EXTRA "\n\ndata: a\n\n" EXTRA "\n\ndata: [DONE]\n\n",
      ": c\n\ndata: a\n\ndata: [DONE]\n\n", 2},
     {": before\n" EXTRA "\n: within\nid: 1\n\n: behind\n\n\ndata: [DONE]\n\n",
