@@ -254,6 +254,9 @@ class Weir(Process):
     def connect(self, **options):
         return Wire(self.address, self.tls_context, **options)
 
+    def connect_http2(self, **options):
+        return Wire(self.address, self.cert.client(("h2",)) if self.tls_context else None, **options)
+
     def ask(self, method, path, headers=None, body=None):
         with self.connect() as wire:
             wire.request(method, path, headers, body)

@@ -4,7 +4,6 @@ import struct
 import time
 
 from options import Options
-from wire import Wire
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -69,8 +68,7 @@ class Http2:
     """One client connection. `window` is what each stream may send before it is given more; `greeting` is sent in place of
     the preface and its SETTINGS."""
     def __init__(self, weir, window=None, acknowledge=True, greeting=None, **options):
-        tls = weir.cert.client(("h2",)) if weir.tls_context else None
-        self.wire, self.acknowledge = Wire(weir.address, tls, **options), acknowledge
+        self.wire, self.acknowledge = weir.connect_http2(**options), acknowledge
         self.buffer = b""
         self.status, self.data, self.ended, self.resets = {}, {}, set(), {}
         self.goaway, self.closed = None, False

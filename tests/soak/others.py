@@ -182,6 +182,8 @@ class Clear:
     def connect(self, **options):
         return Wire(self.address, self.tls_context, **options)
 
+    connect_http2 = connect
+
 
 class Encrypted(Clear):
     def __init__(self, address, tls):
