@@ -36,6 +36,7 @@ struct fleet_alias {
         char *backend; /* the name of the only one to ask; NULL: whoever serves the model */
     } * steps;
     size_t step_count;
+    int line; /* in the file, for messages */
 };
 
 struct fleet_settings {

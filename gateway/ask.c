@@ -21,6 +21,7 @@ struct ask {
     bool has_prompt;
     struct ask_url url;
     char own_url[512];    /* what the configuration said */
+    char unknown[1024];   /* why it said nothing; empty otherwise */
     char model_name[512]; /* what /v1/models said */
     json_t *messages;     /* the conversation so far */
     bool terminal;        /* stdout is one */
@@ -307,7 +308,8 @@ static int complete(struct ask *ask, char *env_key)
     char error[256], url[1024];
     if (ask->url_text == NULL || ask->url_text[0] == '\0')
         ask->url_text = getenv("WEIR_URL");
-    if ((ask->url_text == NULL || ask->url_text[0] == '\0') && cli_own_url(ask->own_url, sizeof(ask->own_url)))
+    if ((ask->url_text == NULL || ask->url_text[0] == '\0') &&
+        cli_own_url(ask->own_url, sizeof(ask->own_url), ask->unknown, sizeof(ask->unknown)))
         ask->url_text = ask->own_url;
     if (ask->url_text == NULL || ask->url_text[0] == '\0')
         ask->url_text = "http://127.0.0.1:8080";
@@ -363,6 +365,10 @@ int ask_main(int argc, char **argv)
     int status = complete(&ask, env_key);
     if (status == CLI_OK)
         status = run(&ask);
+    /* Who has a configuration may have meant another gateway; who may not read it has most often asked the right one.
+     */
+    if (status == CLI_FAILED && ask.unknown[0] != '\0')
+        cli_fail("%s was asked because the configuration does not say where: %s", ask.url_text, ask.unknown);
 
     free(env_key);
     json_decref(ask.messages);

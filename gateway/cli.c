@@ -72,8 +72,7 @@ static const struct argp_option run_options[] = {
 
 static const char run_doc[] =
     "A gateway that streams tokens from model servers to their readers. Without options it serves a built-in demo "
-    "model "
-    "on http://127.0.0.1:8080."
+    "model on http://127.0.0.1:8080."
     "\v"
     "Commands:\n"
     "  run                Serve (the default)\n"
@@ -82,7 +81,7 @@ static const char run_doc[] =
     "  keys create|hash   Make an API key; hash one for the configuration file\n"
     "  ask [PROMPT]       Ask a running gateway and print its answer as it comes\n"
     "  health             Ask a running gateway whether it is ready\n"
-    "  env                List the environment variables, their values and where these come from\n"
+    "  env                Show each variable's value and where it comes from\n"
     "  version            Print the version\n"
     "`weir COMMAND --help` tells more about each.\n"
     "\n"

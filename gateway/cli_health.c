@@ -252,14 +252,16 @@ static const struct config_listen *choose_listen(const struct config *config)
     return &config->listen[0];
 }
 
-bool cli_own_url(char *text, size_t size)
+bool cli_own_url(char *text, size_t size, char *error, size_t error_size)
 {
     struct config_options none = {0};
     struct target target;
-    char error[1024];
-    struct config *config = config_load(&none, getenv, error, sizeof(error));
-    bool known = config != NULL && target_of_listen(&target, choose_listen(config), error, sizeof(error)) &&
-                 target.unix_path == NULL;
+    struct config *config = config_load(&none, getenv, error, error_size);
+    bool known = config != NULL && target_of_listen(&target, choose_listen(config), error, error_size);
+    if (known && target.unix_path != NULL) {
+        snprintf(error, error_size, "it listens on %s", target.display);
+        known = false;
+    }
     if (known)
         snprintf(text, size, "%s", target.display);
     config_release(config);

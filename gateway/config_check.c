@@ -290,15 +290,16 @@ static bool check_aliases(const struct config *config, const char *file, struct 
                 served = served || backend_serves(backend, span_of(step->model), &unused);
             }
             if (!known)
-                return config_fail(report,
-                                   "%s: \"models.%.64s\" names the backend \"%.64s\", which does not exist, expected "
-                                   "the name of one of \"backends\"",
-                                   file, alias->name, step->backend);
+                return config_fail(
+                    report,
+                    "%s:%d: \"models.%.64s\" names the backend \"%.64s\", which does not exist, expected "
+                    "the name of one of \"backends\"",
+                    file, alias->line, alias->name, step->backend);
             if (!served)
                 return config_fail(report,
-                                   "%s: \"models.%.64s\" names \"%.64s\", which %s serves, expected one of its "
+                                   "%s:%d: \"models.%.64s\" names \"%.64s\", which %s serves, expected one of its "
                                    "\"models\"",
-                                   file, alias->name, step->model,
+                                   file, alias->line, alias->name, step->model,
                                    step->backend != NULL ? "that backend never" : "no backend");
         }
     }

@@ -301,6 +301,7 @@ bool fields_models(struct yaml_reader *reader, const yaml_node_t *node, void *ta
         const yaml_node_t *item = yaml_reader_member(reader, node, i, &name, &key_node);
         struct fleet_alias *alias = config_append(&fleet->aliases, &fleet->alias_count, sizeof(*alias));
         alias->name = span_dup(span_of(name));
+        alias->line = yaml_reader_line(key_node);
         size_t mark = yaml_reader_enter(reader, name, 0);
         if (name[0] == '\0' || strlen(name) > MODEL_NAME_MAX)
             return yaml_reader_fail_value(reader, key_node, "has no usable name, expected 1 to %d characters",

@@ -195,6 +195,12 @@ def test_ask_finds_the_gateway_by_its_configuration(t):
         done = t.run("ask", "hello", env=env)
         assert done.returncode == 0 and done.stdout, done
     assert weir.metric('weir_requests_total{.*route="/v1/chat/completions"') == 2
+    path.write_text("listen: 127.0.0.1:8080\n")
+    done = t.run("ask", "--key", "nobody-knows-it", "hello", env={"WEIR_CONFIG": str(path)})
+    told = f"http://127.0.0.1:8080 was asked because the configuration does not say where: {path}:1: "
+    assert done.returncode == 1 and told in done.stderr, done
+    done = t.run("ask", "--url", f"http://127.0.0.1:{free_port()}", "hello", env={"WEIR_CONFIG": str(path)})
+    assert done.returncode == 1 and "configuration" not in done.stderr, done
 
 
 def test_check_shows_names_that_stand_for_others(t):

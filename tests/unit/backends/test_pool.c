@@ -384,7 +384,7 @@ END_TEST
 START_TEST(the_last_one_of_a_step_is_ejected_if_the_next_step_stands)
 {
     struct fleet_step steps[] = {{(char *)"gpt-x", (char *)"cloud"}, {(char *)"llama", NULL}};
-    struct fleet_alias alias = {(char *)"best", steps, 2};
+    struct fleet_alias alias = {.name = (char *)"best", .steps = steps, .step_count = 2};
     fleet_options.aliases = &alias;
     fleet_options.alias_count = 1;
     backend("cloud", "gpt-x");
@@ -419,7 +419,7 @@ END_TEST
 START_TEST(a_fallback_order_is_walked_step_by_step)
 {
     struct fleet_step steps[] = {{(char *)"gpt-x", (char *)"cloud"}, {(char *)"llama", NULL}};
-    struct fleet_alias alias = {(char *)"best", steps, 2};
+    struct fleet_alias alias = {.name = (char *)"best", .steps = steps, .step_count = 2};
     fleet_options.aliases = &alias;
     fleet_options.alias_count = 1;
     backend("local-1", "llama=llama-3");

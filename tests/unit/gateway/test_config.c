@@ -187,10 +187,10 @@ static const struct bad bad_yaml[] = {
     YAML("models: {best: []}\n", "weir.yaml:1: \"models.best\" is empty, expected at least one model"),
     YAML("models: {best: [\"@b\"]}\n", "weir.yaml:1: \"models.best[0]\" is \"@b\", expected MODEL or MODEL@BACKEND"),
     YAML(BACKEND "models: {best: [m@nobody]}\n",
-         "weir.yaml: \"models.best\" names the backend \"nobody\", which does not exist, expected the name of one of "
+         "weir.yaml:3: \"models.best\" names the backend \"nobody\", which does not exist, expected the name of one of "
          "\"backends\""),
     YAML(BACKEND "    name: b\n    models: [n]\nmodels: {best: [m@b]}\n",
-         "weir.yaml: \"models.best\" names \"m\", which that backend never serves, expected one of its \"models\""),
+         "weir.yaml:5: \"models.best\" names \"m\", which that backend never serves, expected one of its \"models\""),
     YAML(BACKEND "    usage: no\n", "weir.yaml:3: \"backends[0].usage\" is \"no\", expected read or ask"),
 
     /* kinds of values */
