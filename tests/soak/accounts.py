@@ -116,6 +116,11 @@ class Ledger:
             if not agrees:
                 yield f"{name}: {asked}, but the log has {line}"
 
+    def _had_time(self, asked):
+        """Whether the answer to one that meant to leave can have been ready by then."""
+        takes = TAKES.get(asked.kind)
+        return takes is not None and all(line["duration_ms"] >= takes for line in self.by_name.get(asked.told, ()))
+
     def _right_outcome(self):
         """Nobody gets what is not for him."""
         for name, asked in self.asked.items():
@@ -128,6 +133,9 @@ class Ledger:
                 good = {MISCHIEF[asked.kind]} | dying
             elif "leave" in asked.kind or asked.kind == "stalls":
                 good = {"left"} | dying
+                if asked.outcome == "served" and self._had_time(asked):  # the client was slow to leave
+                    self.crossings["served before it left"] += 1
+                    good = good | {"served"}
             else:
                 good = {"served"} | dying | ({429} if asked.kind in LIMITED else set())
             if asked.again and not self.upgraded:
