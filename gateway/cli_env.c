@@ -161,6 +161,8 @@ int cli_env(int argc, char **argv)
     for (size_t id = 0; readable && id < INPUT_COUNT; id++)
         print_setting((enum input_id)id, &inputs[id], file);
     const char *url = getenv("WEIR_URL");
+    if (url != NULL && url[0] == '\0')
+        url = NULL; /* as `weir ask` sees it */
     char own[512] = "http://127.0.0.1:8080", why_not[1024];
     cli_own_url(own, sizeof(own), why_not, sizeof(why_not));
     struct strbuf shown;
