@@ -76,7 +76,7 @@ else
 fi
 
 case $rounds in
-'' | *[!0-9]* | 0) die "'$rounds': expected the number of rounds, or quick" ;;
+'' | *[!0-9]* | 0) die "'$rounds': expected the number of rounds, or quick; the head of tests/bench/run.sh says more" ;;
 esac
 for kind in $kinds; do
     has "$kind" "flat events pair requests first memory scale workers prompts hits redis features decisions floods" ||
