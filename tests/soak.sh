@@ -46,6 +46,9 @@
 set -eu
 
 CDPATH='' cd -- "$(dirname -- "$0")/.."
+case " $* " in
+*' --help '* | *' -h '*) exec python3 -B tests/soak/soak.py --help ;;
+esac
 # shellcheck source=deploy/packages.sh
 . deploy/packages.sh
 # shellcheck disable=SC2086 # a list
