@@ -17,6 +17,12 @@ bool units_duration(struct span text, uint64_t *us);
  * or more. */
 bool units_size(struct span text, uint64_t *bytes);
 
+/* The other way round, with the largest unit that leaves a whole number: "10m", "256MiB". Microseconds below one
+ * millisecond are left out. Returns `text`. */
+#define UNITS_TEXT_MAX 32
+const char *units_print_duration(uint64_t us, char text[UNITS_TEXT_MAX]);
+const char *units_print_size(uint64_t bytes, char text[UNITS_TEXT_MAX]);
+
 /* A whole number in decimal digits only, at most `max`. */
 bool units_number(struct span text, uint64_t max, uint64_t *number);
 

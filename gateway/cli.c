@@ -1,5 +1,6 @@
 #include "gateway/cli.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "gateway/ask.h"
 #include "gateway/crash.h"
 #include "gateway/notify.h"
@@ -310,9 +311,11 @@ static void print_summary(const struct config *config)
         printf("%s", i != 0 ? ", " : "");
         print_limit(&config->limits[i]);
     }
+    char ttl[UNITS_TEXT_MAX], most[UNITS_TEXT_MAX];
     printf("\n  cache      ");
     if (config->cache.on)
-        printf("for %.15g s, at most %zu KiB", (double)config->cache.ttl_us / 1e6, config->cache.max_bytes >> 10);
+        printf("for %s, at most %s", units_print_duration(config->cache.ttl_us, ttl),
+               units_print_size(config->cache.max_bytes, most));
     else
         printf("off");
     char redis[512] = "none";

@@ -65,13 +65,13 @@ bool config_value_duration(const struct config_value *value, uint64_t min_us, ui
 bool config_value_size(const struct config_value *value, uint64_t min, uint64_t max, uint64_t *bytes)
 {
     uint64_t parsed;
-    char expected[96];
+    char expected[96], least[UNITS_TEXT_MAX], most[UNITS_TEXT_MAX];
 
     if (!units_size(value->text, &parsed))
         return unexpected(value, UNITS_SIZE_EXPECTED);
     if (parsed < min || parsed > max) {
-        snprintf(expected, sizeof(expected), "a size from %lluKiB to %lluMiB", (unsigned long long)min >> 10,
-                 (unsigned long long)max >> 20);
+        snprintf(expected, sizeof(expected), "a size from %s to %s", units_print_size(min, least),
+                 units_print_size(max, most));
         return unexpected(value, expected);
     }
     *bytes = parsed;

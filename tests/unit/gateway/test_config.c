@@ -218,13 +218,13 @@ static const struct bad bad_yaml[] = {
     YAML("max_body: 12 pigs\n",
          "weir.yaml:1: \"max_body\" is \"12 pigs\", expected a size such as 512, 64KiB, 32MiB or 1GiB"),
     YAML("body_memory: 1MiB\n", "\"body_memory\" is less than \"max_body\", expected at least as much"),
-    YAML("body_memory: 1KiB\n", "weir.yaml:1: \"body_memory\" is \"1KiB\", expected a size from 1024KiB to 1048576MiB"),
+    YAML("body_memory: 1KiB\n", "weir.yaml:1: \"body_memory\" is \"1KiB\", expected a size from 1MiB to 1024GiB"),
     YAML("connections: 5\n", "weir.yaml:1: \"connections\" is a single value, expected a mapping (\"key: value\")"),
     YAML("connections: {max: 0}\n", "weir.yaml:1: \"connections.max\" is \"0\", expected a number from 1 to 100000000"),
     YAML("connections: {per_adress: 5}\n",
          "weir.yaml:1: unknown key \"per_adress\" in \"connections\"; did you mean \"per_address\"?"),
-    YAML("max_body: 1\n", "weir.yaml:1: \"max_body\" is \"1\", expected a size from 1KiB to 1024MiB"),
-    YAML("max_body: 2GiB\n", "weir.yaml:1: \"max_body\" is \"2GiB\", expected a size from 1KiB to 1024MiB"),
+    YAML("max_body: 1\n", "weir.yaml:1: \"max_body\" is \"1\", expected a size from 1KiB to 1GiB"),
+    YAML("max_body: 2GiB\n", "weir.yaml:1: \"max_body\" is \"2GiB\", expected a size from 1KiB to 1GiB"),
 
     /* listen */
     YAML("listen: [8080]\n", "weir.yaml:1: \"listen[0]\" is \"8080\", " ADDRESS),
@@ -544,7 +544,7 @@ static const struct bad bad_yaml[] = {
          "keys: [{name: a, key: secret-1, limit: " TEN ";1/day;1/day;1/day}]\n",
          "weir.yaml:4: the limit \"c\" is one too many: a request to \"/v1/chat/completions\" would have to pass 33 "
          "limits, expected at most 32"),
-    YAML("limit_memory: 1KiB\n", "weir.yaml:1: \"limit_memory\" is \"1KiB\", expected a size from 128KiB to 65536MiB"),
+    YAML("limit_memory: 1KiB\n", "weir.yaml:1: \"limit_memory\" is \"1KiB\", expected a size from 128KiB to 64GiB"),
     YAML("max_streams: 0\n", "weir.yaml:1: \"max_streams\" is \"0\", expected a number from 1 to 100000000"),
     YAML("max_streams: many\n", "weir.yaml:1: \"max_streams\" is \"many\", expected a number from 1 to 100000000"),
     YAML("count_hits: 2\n", "weir.yaml:1: \"count_hits\" is \"2\", expected true or false"),
@@ -560,8 +560,8 @@ static const struct bad bad_yaml[] = {
     YAML("cache: {something: 1s}\n", "weir.yaml:1: unknown key \"something\" in \"cache\", expected one of ttl, "
                                      "max_bytes, max_entry, scope, for, mode, memory_ttl"),
     YAML("cache: {max_bytes: 1KiB}\n",
-         "weir.yaml:1: \"cache.max_bytes\" is \"1KiB\", expected a size from 1024KiB to 1048576MiB"),
-    YAML("cache: {max_entry: 1}\n", "weir.yaml:1: \"cache.max_entry\" is \"1\", expected a size from 1KiB to 1024MiB"),
+         "weir.yaml:1: \"cache.max_bytes\" is \"1KiB\", expected a size from 1MiB to 1024GiB"),
+    YAML("cache: {max_entry: 1}\n", "weir.yaml:1: \"cache.max_entry\" is \"1\", expected a size from 1KiB to 1GiB"),
     YAML("cache: {ttl: 1s, max_entry: 3MiB, max_bytes: 2MiB}\n",
          "weir.yaml:1: \"cache\" has a \"max_entry\" above \"max_bytes\", expected at most that"),
     YAML("cache: {ttl: 10s, memory_ttl: 11s}\n",
