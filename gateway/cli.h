@@ -1,5 +1,5 @@
 /* The command line: `weir COMMAND [options]`. Each command reads its own arguments and returns the process's exit
- * status: 0 done, 1 it failed (one line on stderr says why), 2 it was called wrongly. Main thread only, before any
+ * status: 0 done, 1 it failed (stderr says why), 2 it was called wrongly. Main thread only, before any
  * other exists. */
 #ifndef WEIR_GATEWAY_CLI_H
 #define WEIR_GATEWAY_CLI_H
