@@ -115,10 +115,11 @@ void log_writer_put(struct span line)
     memcpy(r->bytes + at, line.base, first);
     memcpy(r->bytes, line.base + first, line.len - first);
     r->head += line.len;
-    bool sleeping = r->sleeping || (r->napping && r->head - r->tail > NAP_MAX);
-    r->sleeping = r->napping = false; /* one signal is enough */
+    bool wakes = r->sleeping || (r->napping && r->head - r->tail > NAP_MAX);
+    if (wakes)
+        r->sleeping = r->napping = false; /* one signal is enough */
     pthread_mutex_unlock(&lock);
-    if (sleeping)
+    if (wakes)
         pthread_cond_signal(&wake);
 }
 

@@ -1,5 +1,6 @@
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/log_writer.h"
 #include <check.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -226,6 +227,33 @@ START_TEST(lines_of_many_threads_are_whole_and_in_order)
 }
 END_TEST
 
+/* The writer naps between two rounds, but not while a quarter of the ring is waiting. */
+START_TEST(much_at_once_ends_a_nap)
+{
+    static char line[LOG_LINE_MAX];
+    char path[] = "/tmp/test_log_XXXXXX";
+    int file = mkstemp(path);
+    uint64_t fastest = UINT64_MAX;
+    unlink(path);
+    memset(line, 'x', sizeof(line) - 1);
+    line[sizeof(line) - 1] = '\n';
+    log_start(LOG_INFO, LOG_TEXT, file);
+    for (int i = 0; i < 50; i++) {
+        off_t before = lseek(file, 0, SEEK_CUR);
+        for (size_t bytes = 0; bytes <= LOG_RING_MAX / 4; bytes += sizeof(line))
+            log_writer_put((struct span){line, sizeof(line)});
+        uint64_t written = clock_us();
+        while (lseek(file, 0, SEEK_CUR) - before < LOG_RING_MAX / 4)
+            usleep(50);
+        uint64_t took = clock_us() - written;
+        fastest = took < fastest ? took : fastest;
+        usleep(1000); /* the next nap has begun */
+    }
+    ck_assert_uint_lt(fastest, 2000);
+    close(file);
+}
+END_TEST
+
 static uint64_t fill(void)
 {
     uint64_t before = log_dropped(), started = clock_us();
@@ -373,6 +401,7 @@ int main(void)
     tcase_add_test(tc, levels);
     tcase_add_test(tc, long_lines_are_cut_at_a_field);
     tcase_add_test(tc, lines_of_many_threads_are_whole_and_in_order);
+    tcase_add_test(tc, much_at_once_ends_a_nap);
     tcase_add_loop_test(tc, a_blocked_reader_costs_lines_not_time, 0, 3);
     tcase_add_loop_test(tc, stop_keeps_its_time_when_blocked, 0, 2);
     tcase_add_test(tc, stop_without_time_drops_and_counts);
