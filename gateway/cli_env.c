@@ -46,25 +46,20 @@ void cli_env_show(struct span value, struct strbuf *out)
 {
     const char *scheme = memmem(value.base, value.len, "://", 3);
     struct span rest = value;
-    if (scheme == NULL) { /* a URL without its beginning, perhaps */
-        const char *at = memrchr(rest.base, '@', rest.len);
-        if (at != NULL) {
-            strbuf_puts(out, "…@");
-            rest = span_skip(rest, (size_t)(at - rest.base) + 1);
-        }
-    } else {
-        const char *user = scheme + 3;
-        rest = span_skip(value, (size_t)(user - value.base));
-        size_t host = 0; /* the authority ends at the path; the last '@' in it ends user and password */
+    if (scheme != NULL) {
+        rest = span_skip(value, (size_t)(scheme + 3 - value.base));
+        strbuf_add(out, (struct span){value.base, value.len - rest.len});
+    } /* else a URL without its beginning, perhaps */
+    /* User and password end at the last '@': the password may hold what would end it, if nobody escaped it. */
+    const char *at = memrchr(rest.base, '@', rest.len);
+    if (at != NULL) {
+        strbuf_puts(out, "…@");
+        rest = span_skip(rest, (size_t)(at - rest.base) + 1);
+    }
+    if (scheme != NULL) {
+        size_t host = 0; /* the authority ends at the path */
         while (host < rest.len && strchr("/?#", rest.base[host]) == NULL)
             host++;
-        const char *at = memrchr(rest.base, '@', host);
-        strbuf_add(out, (struct span){value.base, (size_t)(user - value.base)});
-        if (at != NULL) {
-            strbuf_puts(out, "…@");
-            rest = span_skip(rest, (size_t)(at - rest.base) + 1);
-            host -= (size_t)(at - user) + 1;
-        }
         size_t port = host;
         while (port != 0 && strchr("0123456789]", rest.base[port - 1]) != NULL)
             port--;
@@ -75,16 +70,14 @@ void cli_env_show(struct span value, struct strbuf *out)
             strbuf_puts(out, "…");
             return;
         }
-        const char *query = rest.len != 0 ? memchr(rest.base, '?', rest.len) : NULL;
-        if (query != NULL) { /* some servers take their key there */
-            rest.len = (size_t)(query - rest.base) + 1;
-            strbuf_add(out, rest);
-            strbuf_puts(out, "…");
-            return;
-        }
     }
+    const char *query = rest.len != 0 ? memchr(rest.base, '?', rest.len) : NULL;
+    if (query != NULL) /* some servers take their key there */
+        rest.len = (size_t)(query - rest.base) + 1;
     for (size_t i = 0; i < rest.len; i++)
         strbuf_putc(out, (unsigned char)rest.base[i] < ' ' || rest.base[i] == 0x7f ? '?' : rest.base[i]);
+    if (query != NULL)
+        strbuf_puts(out, "…");
 }
 
 const char *cli_url_shown(const char *url, char *text, size_t size)
@@ -139,7 +132,11 @@ static void print_setting(enum input_id id, const struct config_input *input, co
            value.len != 0 || value.overflow ? strbuf_cstr(&value) : "\"\"", from);
     const char *in_file = config_input_file_variable(id), *path = in_file != NULL ? getenv(in_file) : NULL;
     if (in_file != NULL)
-        printf("%-20s %-28s %s\n", in_file, path != NULL ? path : "none", path != NULL ? "environment" : "default");
+        printf("%-20s %-28s %s\n", in_file,
+               path == NULL                 ? "none"
+               : config_input_is_file(path) ? path
+                                            : "hidden",
+               path != NULL ? "environment" : "default");
 }
 
 int cli_env(int argc, char **argv)

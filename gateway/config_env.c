@@ -4,6 +4,7 @@
 #include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define SECRET_FILE_MAX (1 << 20)
 
@@ -43,6 +44,11 @@ const char *config_input_file_variable(enum input_id id)
     return variables[id].in_file;
 }
 
+bool config_input_is_file(const char *path)
+{
+    return path[0] == '/' || path[0] == '.' || access(path, F_OK) == 0;
+}
+
 static void add(struct config_input *input, struct span value, const char *source)
 {
     char **item = config_append(&input->items, &input->count, sizeof(*input->items));
@@ -72,9 +78,13 @@ static bool add_file(struct config_input *input, const char *path, const char *s
     size_t len;
     char *text = config_read_whole(path, SECRET_FILE_MAX, &len);
 
-    if (text == NULL)
-        return config_fail(report, "%s: cannot read %s: %s", source, path,
-                           errno == EFBIG ? "it is larger than 1 MiB" : strerror(errno));
+    if (text == NULL) {
+        const char *problem = errno == EFBIG ? "it is larger than 1 MiB" : strerror(errno);
+        if (!config_input_is_file(path))
+            return config_fail(report, "%s: cannot read what it names (is it the secret, not a file?): %s", source,
+                               problem);
+        return config_fail(report, "%s: cannot read %s: %s", source, path, problem);
+    }
     /* A key would end at it, unnoticed. */
     bool binary = memchr(text, '\0', len) != NULL;
     struct span rest = {text, binary ? 0 : len};

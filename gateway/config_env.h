@@ -37,6 +37,9 @@ const char *config_input_variable(enum input_id id);
 /* The variable that names a file with its values, such as "WEIR_API_KEY_FILE"; NULL: there is none. */
 const char *config_input_file_variable(enum input_id id);
 
+/* Whether what such a variable says is plainly a file's name. What is not may be the secret itself, and is not told. */
+bool config_input_is_file(const char *path);
+
 /* Gathers all settings, an option before its variable. Zero `inputs` before; dispose of them also after a failure. */
 bool config_inputs_read(struct config_input inputs[INPUT_COUNT], const struct config_options *options,
                         char *(*getenv_fn)(const char *), struct config_report *report);

@@ -201,6 +201,12 @@ def test_no_secret_is_told_of_a_configuration_that_is_wrong(t):
             done = t.run(*command, *args, "--config", path)
             assert done.returncode == 1, (args, done)
             ears.hear(f"weir {command} with a wrong key", done.stdout + done.stderr)
+    for env in ({"WEIR_API_KEY_FILE": secret("x")}, {"WEIR_REDIS_FILE": f"redis://u:{secret('x')}@h"}, {"WEIR_REDIS": f"redis://u:1/{secret('x')}@h:6379"},
+                {"WEIR_REDIS": f"redis://u:1?{secret('x')}@h:6379"}, {"WEIR_REDIS": f"h?password={secret('x')}"}, {"WEIR_URL": f"h?key={secret('x')}"},
+                {"WEIR_BACKEND": f"h/v1?key={secret('x')}"}):
+        for command in ("check", "env"):
+            done = t.run(command, "--config", path, env=env) if command == "env" else t.run(command, path, env=env)
+            ears.hear(f"weir {command} with {list(env)[0]}", done.stdout + done.stderr)
     ears.check()
 
 
