@@ -258,7 +258,8 @@ static ssize_t on_frame(h2o_http2_conn_t *conn, const uint8_t *src, size_t len, 
     if (error != 0)
         return error;
     /* Extensions are to be ignored (RFC 9113 §5.5); libh2o does, but writes a line about each to stderr. */
-    if (whole && guard->next == guard->frames && frame.type > H2O_HTTP2_FRAME_TYPE_CONTINUATION)
+    if (whole && guard->next == guard->frames &&
+        (frame.type > H2O_HTTP2_FRAME_TYPE_CONTINUATION || http2_rules_pass_over(&guard->rules, conn, &frame)))
         return (ssize_t)(FRAME_HEAD + frame.length);
 
     ssize_t consumed = guard->next(conn, src, len, err_desc);

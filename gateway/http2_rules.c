@@ -25,6 +25,13 @@ static bool is_idle(const h2o_http2_conn_t *conn, uint32_t stream_id)
            (h2o_http2_stream_is_push(stream_id) ? conn->push_stream_ids.max_open : conn->pull_stream_ids.max_open);
 }
 
+/* Whether a stream that the client has opened, or opens now, is none to libh2o, as it has sent its last GOAWAY. */
+static bool is_late(const h2o_http2_conn_t *conn, uint32_t stream_id)
+{
+    return conn->state >= H2O_HTTP2_CONN_STATE_HALF_CLOSED && !h2o_http2_stream_is_push(stream_id) &&
+           is_idle(conn, stream_id);
+}
+
 /* ---- frames ---- */
 
 /* RFC 9113 §6.9.2. libh2o would let such a stream's window be as it was. */
@@ -91,6 +98,7 @@ int http2_rules_check(struct http2_rules *rules, h2o_http2_conn_t *conn, const s
     }
     switch (frame->type) {
     case H2O_HTTP2_FRAME_TYPE_HEADERS:
+        rules->_late_block = is_late(conn, id);
         if (!is_idle(conn, id))
             mark_trailers(conn, id);
         else if (rules->_tell_table && (id & 1) != 0 && conn->state == H2O_HTTP2_CONN_STATE_OPEN)
@@ -101,7 +109,7 @@ int http2_rules_check(struct http2_rules *rules, h2o_http2_conn_t *conn, const s
         return 0;
     case H2O_HTTP2_FRAME_TYPE_DATA:
     case H2O_HTTP2_FRAME_TYPE_WINDOW_UPDATE:
-        if (id != 0 && is_idle(conn, id)) {
+        if (id != 0 && is_idle(conn, id) && !is_late(conn, id)) {
             *err_desc = "a frame on an idle stream"; /* RFC 9113 §5.1; libh2o would reset a stream that never was */
             return H2O_HTTP2_ERROR_PROTOCOL;
         }
@@ -117,6 +125,21 @@ int http2_rules_check(struct http2_rules *rules, h2o_http2_conn_t *conn, const s
         return 0;
     default:
         return 0;
+    }
+}
+
+bool http2_rules_pass_over(const struct http2_rules *rules, const h2o_http2_conn_t *conn,
+                           const struct http2_frame *frame)
+{
+    switch (frame->type) {
+    case H2O_HTTP2_FRAME_TYPE_CONTINUATION:
+        return rules->_late_block;
+    case H2O_HTTP2_FRAME_TYPE_DATA:
+    case H2O_HTTP2_FRAME_TYPE_RST_STREAM:
+    case H2O_HTTP2_FRAME_TYPE_WINDOW_UPDATE:
+        return is_late(conn, frame->stream_id);
+    default:
+        return false;
     }
 }
 

@@ -25,6 +25,7 @@ struct http2_frame {
 /* What has to be known of a connection; zeroes at first. */
 struct http2_rules {
     uint32_t _block;  /* the stream whose header block is open; 0: none */
+    bool _late_block; /* it is, or the last one was, of a stream that is too late */
     bool _begun;      /* the client's first SETTINGS have come */
     bool _tell_table; /* it has to hear that libh2o's HPACK table has shrunk */
 };
@@ -33,6 +34,12 @@ struct http2_rules {
  * `err_desc` (static) for the client. */
 int http2_rules_check(struct http2_rules *rules, struct st_h2o_http2_conn_t *conn, const struct http2_frame *frame,
                       const char **err_desc);
+
+/* Whether a frame that passed is to be kept from libh2o: one of a stream that is too late, opened after the last GOAWAY
+ * by a client that had not heard of it. libh2o passes over the stream's HEADERS; what follows them would be errors to
+ * it, which end the requests that are under way. */
+bool http2_rules_pass_over(const struct http2_rules *rules, const struct st_h2o_http2_conn_t *conn,
+                           const struct http2_frame *frame);
 
 /* Does what libh2o left undone with a frame that it has taken; the connection is still open. */
 void http2_rules_complete(struct http2_rules *rules, struct st_h2o_http2_conn_t *conn, const struct http2_frame *frame);

@@ -5,7 +5,7 @@ import time
 
 from harness import Options, chat, limit, smoke, wait_until
 from http2 import (CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, REFUSED_STREAM,
-                   RST_STREAM, SETTINGS, WINDOW_UPDATE, Http2, frame, head, head_frames, hpack)
+                   RST_STREAM, SETTINGS, WINDOW_UPDATE, Http2, frame, head, head_frames, hpack, window_update)
 
 CHAT = "/v1/chat/completions"
 BODY = json.dumps(chat()).encode()
@@ -331,3 +331,26 @@ def test_a_header_block_that_goes_on_after_the_last_goaway_ends_the_connection(t
         assert client.goaway == (1, b"no progress"), client.goaway
     assert weir.wait(10) == 0
     fake.wait_aborts(1)
+
+
+@smoke
+def test_what_comes_after_the_last_goaway_leaves_other_requests_alone(t):
+    """Its sender had not heard of the GOAWAY yet."""
+    _, weir = t.pair("events=60,pace_ms=50", args=["--drain-timeout", "20s"])
+    large = POST + hpack([(b"x-large", b"x" * 9000)] * 2)
+    late = (head_frames(3, POST) + frame(DATA, END_STREAM, 3, BODY), head_frames(3, large) + frame(DATA, END_STREAM, 3, BODY),
+            head_frames(3, POST) + window_update(3, 1000), head_frames(3, POST) + frame(RST_STREAM, 0, 3, b"\0\0\0\x08"))
+    clients = [Http2(weir) for _ in late]
+    for client in clients:
+        client.post(1, CHAT, BODY)
+        client.read_until(lambda client=client: 1 in client.data, "the stream")
+    weir.signal()
+    for client, data in zip(clients, late):
+        client.read_until(lambda client=client: client.goaway == (0, b""), "the last GOAWAY")
+        client.send(data)
+    for client, data in zip(clients, late):
+        client.read_until(lambda client=client: 1 in client.ended, "the answer")
+        assert client.goaway == (0, b"") and client.data[1].endswith(b"[DONE]\n\n"), (data[:30], client.goaway)
+        assert 3 not in client.status
+        client.wire.close()
+    assert weir.wait(10) == 0
