@@ -252,6 +252,22 @@ static const struct config_listen *choose_listen(const struct config *config)
     return &config->listen[0];
 }
 
+/* Whether a gateway may listen there: at an address of this machine. */
+static bool is_own(const char *host)
+{
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM}, *found;
+    if (strcmp(host, "localhost") == 0)
+        return true;
+    if (getaddrinfo(host, NULL, &hints, &found) != 0)
+        return false;
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool own = fd != -1 && bind(fd, found->ai_addr, found->ai_addrlen) == 0;
+    if (fd != -1)
+        close(fd);
+    freeaddrinfo(found);
+    return own;
+}
+
 bool cli_own_url(char *text, size_t size, char *error, size_t error_size)
 {
     struct config_options none = {0};
@@ -260,6 +276,9 @@ bool cli_own_url(char *text, size_t size, char *error, size_t error_size)
     bool known = config != NULL && target_of_listen(&target, choose_listen(config), error, error_size);
     if (known && target.unix_path != NULL) {
         snprintf(error, error_size, "it listens on %s", target.display);
+        known = false;
+    } else if (known && !is_own(target.host)) {
+        snprintf(error, error_size, "%s is no address of this machine", target.host);
         known = false;
     }
     if (known)

@@ -203,6 +203,14 @@ def test_ask_finds_the_gateway_by_its_configuration(t):
     assert done.returncode == 1 and "configuration" not in done.stderr, done
 
 
+def test_no_configuration_sends_a_key_to_another_machine(t):
+    """A weir.yaml may lie in any directory."""
+    for where in ("192.0.2.1:81", "[2001:db8::1]:81", "elsewhere.example:81"):
+        (t.dir / "weir.yaml").write_text(f"listen: [{{address: '{where}'}}]\nopen: true\n")
+        done = t.run("env")
+        assert "WEIR_URL             http://127.0.0.1:8080 " in done.stdout, (where, done)
+
+
 def test_check_shows_names_that_stand_for_others(t):
     (t.dir / "weir.yaml").write_text("backends: [{name: a, url: 'http://h', models: [x]}, {name: b, url: 'http://h2', models: [y]}]\n"
                                      "models: {best: [x@a, y], other: [y]}\n")
