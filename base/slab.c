@@ -1,5 +1,6 @@
 #include "base/slab.h"
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #define SLAB_SIZE ((size_t)65536)
 #define FINE_MAX ((size_t)1024) /* up to here sizes are multiples of a line, */
 #define SLOT_MAX ((size_t)8192) /* then there are eight for each power of two; beyond, malloc's */
+#define SPARE ((size_t)8 << 20) /* may be free in slabs in any case */
 #define FINE_SIZES (FINE_MAX / LINE)
 #define SIZES (FINE_SIZES + 3 * 8)
 
@@ -16,7 +18,7 @@
  *   | struct slab |  …slab| slot 0        …slab| slot 1        …slab| … */
 struct slab {
     struct slab *newer, *older; /* in its size's list, if it has a free slot */
-    unsigned size;              /* index */
+    unsigned size, slot;        /* index; bytes */
     unsigned used, cut;         /* slots: given out; ever given out */
     unsigned count;
     void *free; /* given back; each begins with the next one's address */
@@ -78,6 +80,17 @@ static void unlink_slab(struct slab *slab)
         slab->older->newer = slab->newer;
 }
 
+/* Of all slabs. A few blocks that stay keep whole slabs, which other sizes cannot use: when sizes change, slabs of the
+ * old ones would remain beside those of the new, again and again. While a fifth of them is free, blocks that find no
+ * slot are malloc's. */
+static _Atomic size_t in_slabs, in_use;
+
+static bool is_sparse(void)
+{
+    size_t used = atomic_load_explicit(&in_use, memory_order_relaxed);
+    return atomic_load_explicit(&in_slabs, memory_order_relaxed) > used + used / 4 + SPARE;
+}
+
 static struct slab *make_slab(unsigned index, size_t slot)
 {
     struct slab *slab = malloc(SLAB_SIZE);
@@ -85,9 +98,20 @@ static struct slab *make_slab(unsigned index, size_t slot)
         abort();
     uintptr_t first = ((uintptr_t)(slab + 1) + sizeof(void *) + LINE - 1) & ~(uintptr_t)(LINE - 1);
     size_t room = (uintptr_t)slab + SLAB_SIZE + sizeof(void *) - first; /* the last slot's end belongs to nobody */
-    *slab = (struct slab){.size = index, .first = (char *)first, .count = (unsigned)(room / slot)};
+    *slab =
+        (struct slab){.size = index, .slot = (unsigned)slot, .first = (char *)first, .count = (unsigned)(room / slot)};
     link_slab(slab);
+    atomic_fetch_add_explicit(&in_slabs, SLAB_SIZE, memory_order_relaxed);
     return slab;
+}
+
+static void *alloc_large(size_t size)
+{
+    char *memory;
+    if (size > SIZE_MAX - 16 || (memory = malloc(size + 16)) == NULL)
+        abort();
+    *owner_of(memory + 16) = NULL;
+    return memory + 16;
 }
 
 void *slab_alloc(size_t size)
@@ -95,15 +119,14 @@ void *slab_alloc(size_t size)
     unsigned index = 0;
     size_t slot = slot_for(size, &index);
     void *block;
-    if (slot == 0) {
-        if (size > SIZE_MAX - 16 || (block = malloc(size + 16)) == NULL)
-            abort();
-        block = (char *)block + 16;
-        *owner_of(block) = NULL;
-        return block;
-    }
+    if (slot == 0)
+        return alloc_large(size);
     pthread_mutex_lock(&sizes[index].lock);
     struct slab *slab = sizes[index].newest;
+    if (slab == NULL && is_sparse()) {
+        pthread_mutex_unlock(&sizes[index].lock);
+        return alloc_large(size);
+    }
     if (slab == NULL)
         slab = make_slab(index, slot);
     block = slab->free;
@@ -115,6 +138,7 @@ void *slab_alloc(size_t size)
         unlink_slab(slab);
     pthread_mutex_unlock(&sizes[index].lock);
     *owner_of(block) = slab;
+    atomic_fetch_add_explicit(&in_use, slot, memory_order_relaxed);
     return block;
 }
 
@@ -128,6 +152,7 @@ void slab_free(void *block)
         return;
     }
     struct size *size = &sizes[slab->size];
+    atomic_fetch_sub_explicit(&in_use, slab->slot, memory_order_relaxed);
     pthread_mutex_lock(&size->lock);
     *(void **)block = slab->free;
     slab->free = block;
@@ -139,6 +164,8 @@ void slab_free(void *block)
         empty = slab;
     }
     pthread_mutex_unlock(&size->lock);
+    if (empty != NULL)
+        atomic_fetch_sub_explicit(&in_slabs, SLAB_SIZE, memory_order_relaxed);
     free(empty);
 }
 

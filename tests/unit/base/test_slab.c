@@ -1,7 +1,9 @@
+#include "base/recycle.h"
 #include "base/slab.h"
 #include <check.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,6 +102,37 @@ START_TEST(every_size_fills_slabs)
 }
 END_TEST
 
+static size_t resident(void)
+{
+    unsigned long all, pages;
+    FILE *file = fopen("/proc/self/statm", "r");
+    ck_assert_int_eq(fscanf(file, "%lu %lu", &all, &pages), 2);
+    fclose(file);
+    return pages * 4096;
+}
+
+/* Of each size one block stays for each slab; what the others leave behind is not kept for ever. */
+START_TEST(few_that_stay_do_not_keep_all)
+{
+    enum { EACH = 32 << 20, COUNT = 40000 };
+    static void *blocks[COUNT], *stay[COUNT];
+    size_t before = resident(), staying = 0;
+    for (size_t size = 900; size < 8000; size = size * 3 / 2) {
+        size_t count = EACH / slab_allocated(size), per_slab = 65536 / slab_allocated(size);
+        for (size_t i = 0; i < count; i++)
+            memset(blocks[i] = slab_alloc(size), 1, size);
+        for (size_t i = 0; i < count; i++)
+            if (i % per_slab != 0)
+                slab_free(blocks[i]);
+            else
+                stay[staying++] = blocks[i];
+    }
+    ck_assert(RECYCLE_MAX == 0 || resident() - before < 3 * EACH); /* sanitizers keep memory for themselves */
+    while (staying != 0)
+        slab_free(stay[--staying]);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("slab");
@@ -109,6 +142,7 @@ int main(void)
     tcase_add_test(tcase, threads_share_the_sizes);
     tcase_add_test(tcase, little_is_wasted);
     tcase_add_test(tcase, every_size_fills_slabs);
+    tcase_add_test(tcase, few_that_stay_do_not_keep_all);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
