@@ -30,14 +30,17 @@ struct table_entry { /* 64 bytes: a cache line */
 };
 
 struct table {
+    /* What finding reads, in a cache line that no hit writes, so that all processors keep it. */
     _Atomic uint32_t *_buckets; /* atomic for table_prefetch alone, as are the slabs' addresses */
-    uint32_t _bucket_mask;
-    uint32_t _free, _made, _hand; /* first free entry; entries ever used; where the sweep goes on */
     struct table_entry *_Atomic *_slabs;
-    uint32_t _slabs_max;
-    size_t _max_bytes, _log_bytes;
-    size_t bytes; /* allocated */
+    uint32_t _bucket_mask, _slabs_max;
+    size_t _max_bytes;
+    /* What changes as entries come and go. */
+    uint32_t _free __attribute__((aligned(64))); /* first free entry */
+    uint32_t _made, _hand;                       /* entries ever used; where the sweep goes on */
     uint32_t entries;
+    size_t _log_bytes;
+    size_t bytes;       /* allocated */
     uint64_t evictions; /* entries removed because they had expired */
 };
 
