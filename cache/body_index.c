@@ -1,5 +1,6 @@
 #include "cache/body_index.h"
 #include "base/json_scan.h"
+#include "cache/body_skip.h"
 #include <h2o/memory.h>
 #include <stdlib.h>
 #ifdef __SSE2__
@@ -8,6 +9,7 @@
 
 #define SORT_SIMPLE 16 /* members up to which an insertion sort is quickest */
 #define ROOM_FIRST 64
+#define LIST_WORTH 48 /* bytes of an array's values that make it worth trying to skip more in the same way */
 
 struct indexer {
     struct body_index *index;
@@ -121,20 +123,17 @@ static inline const char *find_name_end(const char *p, const char *end)
 /* Skips the string at whose opening quote the indexer stands. */
 static bool skip_string(struct indexer *indexer)
 {
-    const char *start = indexer->p + 1;
-    for (const char *p = start;;) {
-        p = find_quote(p, indexer->end);
-        if (p == NULL)
-            return give_up(indexer, CACHE_KEY_INVALID);
-        const char *run = p++;
+    const char *start = indexer->p + 1, *p = find_quote(start, indexer->end);
+    if (p != NULL && p != start && p[-1] == '\\') {
+        const char *run = p - 1;
         while (run != start && run[-1] == '\\')
             run--;
-        /* An odd number of backslashes: the last one escapes the quote. */
-        if (((p - 1 - run) & 1) == 0) {
-            indexer->p = p;
-            return true;
-        }
+        p = body_skip_escapes(run, indexer->end);
     }
+    if (p == NULL)
+        return give_up(indexer, CACHE_KEY_INVALID);
+    indexer->p = p + 1;
+    return true;
 }
 
 /* Skips words and the commas and single blanks between them, 16 bytes at a time, for as long as there is nothing else;
@@ -342,25 +341,44 @@ static bool add_mark(struct indexer *indexer)
     return add_run(indexer, indexer->p - 1, false, false);
 }
 
+/* Indexes an array and the arrays in it; what is in them may have `depth` more levels of brackets. */
 static bool index_array(struct indexer *indexer, unsigned depth)
 {
-    if (!add_mark(indexer))
-        return false;
-    skip_blanks(indexer);
-    if (next(indexer) != ']') {
-        for (;; skip_blanks(indexer)) {
-            if (!index_value(indexer, depth, true))
+    unsigned nest = 0;
+    bool lists = true; /* whether it is worth trying to skip many values at once */
+    for (;;) {
+        const char *start = indexer->p;
+        bool strings = false;
+        if (lists && nest != 0 && (next(indexer) == '"' || next(indexer) == '[')) {
+            indexer->p = body_skip_list(start, indexer->end, &nest, depth + 1, &strings);
+            lists = indexer->p - start >= LIST_WORTH;
+            if (indexer->p != start && !add_run(indexer, start, strings, false))
                 return false;
             skip_blanks(indexer);
-            if (next(indexer) == ']')
-                break;
-            if (next(indexer) != ',')
-                return give_up(indexer, CACHE_KEY_INVALID);
+        }
+        if (next(indexer) == '[') {
+            if (nest++ > depth)
+                return give_up(indexer, CACHE_KEY_DEEP);
             if (!add_mark(indexer))
                 return false;
+            skip_blanks(indexer);
+            if (next(indexer) != ']')
+                continue;
+        } else if (!index_value(indexer, depth + 1 - nest, true)) {
+            return false;
         }
+        for (skip_blanks(indexer); next(indexer) == ']'; skip_blanks(indexer)) {
+            if (!add_mark(indexer))
+                return false;
+            if (--nest == 0)
+                return true;
+        }
+        if (next(indexer) != ',')
+            return give_up(indexer, CACHE_KEY_INVALID);
+        if (!add_mark(indexer))
+            return false;
+        skip_blanks(indexer);
     }
-    return add_mark(indexer);
 }
 
 /* Indexes the value at which the indexer stands; there may be `depth` more levels of brackets. */
