@@ -2,7 +2,8 @@
  * before they have too many parts to have a key.
  *
  *   cc -O2 -DNDEBUG -D_GNU_SOURCE -DH2O_USE_EPOLL=1 -fno-strict-aliasing -I. -o /tmp/key-bench tests/bench/key.c \
- *      cache/key.c cache/body_index.c cache/body_skip.c cache/blanks.c base/json_scan.c base/strbuf.c -lh2o-evloop -lcrypto
+ *      cache/key.c cache/body_index.c cache/body_skip.c cache/blanks.c base/json_scan.c base/strbuf.c \
+ *      -lh2o-evloop -lcrypto
  *   key-bench [RUNS]        default 50
  *
  * Prints, for each shape, the quickest of the runs: milliseconds of processor time a megabyte, or why there is no key.
