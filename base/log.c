@@ -171,45 +171,41 @@ void log_begin(struct log_line *line, enum log_level level, const char *message)
 
 /* Starts a field; the line's length before it goes to *mark. False if no field is to be written. Once a field did not
  * fit, `overflow` stays set and ends the line. */
-static bool field_begin(struct log_line *line, const char *key, size_t *mark)
+static inline bool field_begin(struct log_line *line, struct span key, size_t *mark)
 {
     if (line->_skip || line->_buf.overflow)
         return false;
     struct strbuf *buf = &line->_buf;
-    size_t len = strlen(key);
     *mark = buf->len;
-    if (LOG_LINE_MAX - LINE_END - buf->len < len + 4) { /* hardly any value would fit, either */
+    if (LOG_LINE_MAX - LINE_END - buf->len < key.len + 4) { /* hardly any value would fit, either */
         buf->overflow = true;
         return false;
     }
     char *at = buf->base + buf->len;
     if (line->_json) {
-        *at++ = ',';
-        *at++ = '"';
-        memcpy(at, key, len);
-        at += len;
-        *at++ = '"';
-        *at++ = ':';
+        memcpy(at, ",\"", 2);
+        memcpy(at + 2, key.base, key.len);
+        memcpy(at + 2 + key.len, "\":", 2);
+        buf->len += key.len + 4;
     } else {
-        *at++ = ' ';
-        memcpy(at, key, len);
-        at += len;
-        *at++ = '=';
+        *at = ' ';
+        memcpy(at + 1, key.base, key.len);
+        at[1 + key.len] = '=';
+        buf->len += key.len + 2;
     }
-    buf->len = (size_t)(at - buf->base);
     return true;
 }
 
-static void field_end(struct log_line *line, size_t mark)
+static inline void field_end(struct log_line *line, size_t mark)
 {
     if (line->_buf.overflow)
         line->_buf.len = mark;
 }
 
-void log_str(struct log_line *line, const char *key, struct span value)
+void log_str_field(struct log_line *line, struct span key, struct span value)
 {
     size_t mark;
-    if (value.len == 0 || !field_begin(line, key, &mark))
+    if (!field_begin(line, key, &mark))
         return;
     if (line->_json || needs_quotes(value))
         strbuf_json(&line->_buf, value);
@@ -218,7 +214,7 @@ void log_str(struct log_line *line, const char *key, struct span value)
     field_end(line, mark);
 }
 
-void log_int(struct log_line *line, const char *key, int64_t value)
+void log_int_field(struct log_line *line, struct span key, int64_t value)
 {
     size_t mark;
     if (!field_begin(line, key, &mark))
@@ -227,14 +223,14 @@ void log_int(struct log_line *line, const char *key, int64_t value)
     field_end(line, mark);
 }
 
-void log_ms(struct log_line *line, const char *key, uint64_t microseconds)
+void log_ms_field(struct log_line *line, struct span key, uint64_t microseconds)
 {
     size_t mark;
     if (!field_begin(line, key, &mark))
         return;
+    strbuf_u64(&line->_buf, microseconds / 1000);
     char fraction[4] = ".";
     put_digits(fraction + 1, 3, (unsigned)(microseconds % 1000));
-    strbuf_u64(&line->_buf, microseconds / 1000);
     strbuf_add(&line->_buf, (struct span){fraction, 4});
     field_end(line, mark);
 }
@@ -242,7 +238,7 @@ void log_ms(struct log_line *line, const char *key, uint64_t microseconds)
 void log_bool(struct log_line *line, const char *key, bool value)
 {
     size_t mark;
-    if (!field_begin(line, key, &mark))
+    if (!field_begin(line, span_of(key), &mark))
         return;
     strbuf_add(&line->_buf, value ? SPAN("true") : SPAN("false"));
     field_end(line, mark);

@@ -47,11 +47,32 @@ uint64_t log_dropped(void);
  * the program's own and not. A line that would exceed LOG_LINE_MAX is cut at a field: the first that does not fit and
  * all after it are left out; a message too long for a line of its own is shortened. */
 void log_begin(struct log_line *line, enum log_level level, const char *message);
-void log_str(struct log_line *line, const char *key, struct span value); /* an empty value writes no field */
-void log_int(struct log_line *line, const char *key, int64_t value);
-void log_ms(struct log_line *line, const char *key, uint64_t microseconds); /* written as milliseconds, 3 decimals */
-void log_bool(struct log_line *line, const char *key, bool value);
 void log_end(struct log_line *line);
+
+/* The fields. Each is begun here, where the length of its key is known to the compiler. */
+void log_str_field(struct log_line *line, struct span key, struct span value);
+void log_int_field(struct log_line *line, struct span key, int64_t value);
+void log_ms_field(struct log_line *line, struct span key, uint64_t microseconds);
+
+/* An empty value writes no field. */
+static inline void log_str(struct log_line *line, const char *key, struct span value)
+{
+    if (value.len != 0)
+        log_str_field(line, span_of(key), value);
+}
+
+static inline void log_int(struct log_line *line, const char *key, int64_t value)
+{
+    log_int_field(line, span_of(key), value);
+}
+
+/* Written as milliseconds with 3 decimals. */
+static inline void log_ms(struct log_line *line, const char *key, uint64_t microseconds)
+{
+    log_ms_field(line, span_of(key), microseconds);
+}
+
+void log_bool(struct log_line *line, const char *key, bool value);
 
 /* A line of just a message. */
 void log_text(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));

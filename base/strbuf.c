@@ -118,6 +118,10 @@ void strbuf_printf(struct strbuf *buf, const char *format, ...)
 
 void strbuf_u64(struct strbuf *buf, uint64_t value)
 {
+    if (value < 10) {
+        strbuf_putc(buf, (char)('0' + value));
+        return;
+    }
     char digits[20];
     size_t at = sizeof(digits);
     do
@@ -164,17 +168,46 @@ size_t strbuf_utf8_len(struct span text)
     return len;
 }
 
-/* How many of 8 bytes are plain before the first that is below 0x20, a quote, a backslash, DEL, or above ASCII. Borrows
- * run only from such a byte to those behind it, so the first hit is exact. */
-static size_t plain_in_word(const char *at)
+/* Marks in each of 8 bytes, the first one lowest, whether it is below 0x20, a quote, a backslash, DEL, or above ASCII.
+ * Borrows run only from such a byte to those behind it, so the first mark is exact. */
+static uint64_t not_plain(uint64_t word)
 {
     const uint64_t ones = 0x0101010101010101, highs = 0x8080808080808080;
+    uint64_t quote = word ^ (ones * '"'), backslash = word ^ (ones * '\\'), del = word ^ (ones * 0x7F);
+    return (word | (word - ones * 0x20) | (quote - ones) | (backslash - ones) | (del - ones)) & highs;
+}
+
+/* How many of 8 bytes are plain before the first that is not. */
+static size_t plain_in_word(const char *at)
+{
     uint64_t word;
     memcpy(&word, at, sizeof(word));
-    word = le64toh(word);
-    uint64_t quote = word ^ (ones * '"'), backslash = word ^ (ones * '\\'), del = word ^ (ones * 0x7F);
-    uint64_t hits = (word | (word - ones * 0x20) | (quote - ones) | (backslash - ones) | (del - ones)) & highs;
-    return hits != 0 ? (size_t)__builtin_ctzll(hits) / 8 : sizeof(word);
+    uint64_t marks = not_plain(le64toh(word));
+    return marks != 0 ? (size_t)__builtin_ctzll(marks) / 8 : sizeof(word);
+}
+
+/* Copies `text` as long as all of it is plain; else false, and what stands at `to` means nothing. */
+static bool copy_plain(char *to, struct span text)
+{
+    const char *from = text.base;
+    size_t len = text.len;
+    if (len < sizeof(uint64_t)) {
+        uint64_t word = 0x2020202020202020; /* blanks are plain */
+        for (size_t i = 0; i < len; i++)
+            word = word << 8 | (unsigned char)(to[i] = from[i]);
+        return not_plain(word) == 0;
+    }
+    for (size_t at = 0;; at += sizeof(uint64_t)) {
+        if (at > len - sizeof(uint64_t))
+            at = len - sizeof(uint64_t); /* some of it for the second time */
+        uint64_t word;
+        memcpy(&word, from + at, sizeof(word));
+        if (not_plain(word) != 0)
+            return false;
+        memcpy(to + at, &word, sizeof(word));
+        if (at == len - sizeof(uint64_t))
+            return true;
+    }
 }
 
 /* The length of the start of `text` that is valid UTF-8 above ASCII and no control character. */
@@ -239,6 +272,14 @@ static void add_escape(struct strbuf *buf, unsigned char c)
 
 void strbuf_json(struct strbuf *buf, struct span text)
 {
+    /* Nearly all texts are short and plain, and there is room. */
+    if (text.len != 0 && buf->_cap - buf->len > text.len + 2 && copy_plain(buf->base + buf->len + 1, text)) {
+        buf->base[buf->len] = '"';
+        buf->len += text.len + 2;
+        buf->base[buf->len - 1] = '"';
+        buf->base[buf->len] = '\0';
+        return;
+    }
     strbuf_putc(buf, '"');
     for (;;) {
         size_t run = plain_run(text);

@@ -288,14 +288,17 @@ void telemetry_log_client(struct log_line *line, const struct in6_addr *client)
         log_str(line, "client", span_of(text));
         return;
     }
-    struct strbuf v4; /* inet_ntop is made of printf, which costs as much as half the line */
-    strbuf_init_fixed(&v4, text, sizeof(text));
+    char *at = text; /* inet_ntop is made of printf, which costs as much as half the line */
     for (size_t i = 12; i < 16; i++) {
-        if (i != 12)
-            strbuf_putc(&v4, '.');
-        strbuf_u64(&v4, client->s6_addr[i]);
+        unsigned octet = client->s6_addr[i];
+        if (octet >= 100)
+            *at++ = (char)('0' + octet / 100);
+        if (octet >= 10)
+            *at++ = (char)('0' + octet / 10 % 10);
+        *at++ = (char)('0' + octet % 10);
+        *at++ = '.';
     }
-    log_str(line, "client", strbuf_span(&v4));
+    log_str(line, "client", (struct span){text, (size_t)(at - text) - 1});
 }
 
 static void log_call(struct call *call, uint64_t duration_us)

@@ -42,6 +42,21 @@ START_TEST(hex_writes_just_its_digits)
 }
 END_TEST
 
+START_TEST(hex_uses_all_digits_everywhere)
+{
+    static const char digits[] = "0123456789abcdef";
+    unsigned seen[24] = {0};
+    for (int round = 0; round < 1000; round++) { /* a digit is missing in a place with a chance of 10^-28 */
+        char out[25] = "";
+        ids_hex(out, 24);
+        for (size_t i = 0; i < 24; i++)
+            seen[i] |= 1U << (strchr(digits, out[i]) - digits);
+    }
+    for (size_t i = 0; i < 24; i++)
+        ck_assert_uint_eq(seen[i], 0xFFFF);
+}
+END_TEST
+
 static int compare(const void *a, const void *b)
 {
     return memcmp(a, b, REQUEST_ID_LEN);
@@ -187,6 +202,7 @@ int main(void)
     TCase *tc = tcase_create("ids");
     tcase_add_test(tc, random_fills_all_of_any_length);
     tcase_add_test(tc, hex_writes_just_its_digits);
+    tcase_add_test(tc, hex_uses_all_digits_everywhere);
     tcase_add_test(tc, request_ids_of_all_threads_differ);
     tcase_add_test(tc, a_forked_child_makes_ids_of_its_own);
     tcase_add_test(tc, sane_request_ids);
