@@ -295,10 +295,12 @@ static bool make_head(struct http_exchange *ex)
     add_header(out, SPAN("host"), span_of(settings->url.authority));
     for (size_t i = 0; i < request->header_count; i++) {
         const struct header *header = &request->headers[i];
-        if (!http_text_is_clean(header->value) || !http_text_is_clean(header->name))
+        if (is_overridden(ex, header->name))
+            continue;
+        size_t at = out->len;
+        add_header(out, header->name, header->value);
+        if (out->overflow || !http_text_is_clean((struct span){out->base + at, out->len - at - 2}))
             return false;
-        if (!is_overridden(ex, header->name))
-            add_header(out, header->name, header->value);
     }
     for (size_t i = 0; i < settings->header_count; i++)
         add_header(out, span_of(settings->headers[i].name), span_of(settings->headers[i].value));

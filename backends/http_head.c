@@ -1,6 +1,5 @@
 #include "backends/http_head.h"
 #include "base/http_text.h"
-#include <ctype.h>
 
 /* Exported by libh2o, absent from its headers. */
 struct phr_header {
@@ -44,16 +43,30 @@ static bool parse_length(struct span text, uint64_t *length)
 static bool is_hop_by_hop(struct span name, const struct framing_facts *facts)
 {
     static const struct span names[] = {
-        SPAN("connection"), SPAN("keep-alive"),        SPAN("proxy-connection"), SPAN("proxy-authenticate"), SPAN("te"),
-        SPAN("trailer"),    SPAN("transfer-encoding"), SPAN("upgrade"),          SPAN("content-length"),
-    };
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        SPAN("te"),
+        SPAN("trailer"),
+        SPAN("upgrade"),
+        SPAN("connection"),
+        SPAN("keep-alive"),
+        SPAN("content-length"),
+        SPAN("proxy-connection"),
+        SPAN("transfer-encoding"),
+        SPAN("proxy-authenticate"),
+    }; /* by length */
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && names[i].len <= name.len; i++)
         if (span_eq(name, names[i]))
             return true;
     for (size_t i = 0; i < facts->connection_count; i++)
         if (http_text_list_has(facts->connection[i], name))
             return true;
     return false;
+}
+
+static void to_lower(char *at, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (at[i] >= 'A' && at[i] <= 'Z')
+            at[i] |= 0x20;
 }
 
 /* Notes what a header says about framing. Returns what is wrong with it, or NULL. */
@@ -143,8 +156,7 @@ enum http_head_result http_head_parse(char *text, size_t length, size_t last_len
     for (size_t i = 0; i < count; i++) {
         if (parsed[i].name == NULL)
             return bad(head, "a folded header line in the backend's answer");
-        for (size_t c = 0; c < parsed[i].name_len; c++)
-            ((char *)parsed[i].name)[c] = (char)tolower((unsigned char)parsed[i].name[c]);
+        to_lower((char *)parsed[i].name, parsed[i].name_len);
         struct span name = {parsed[i].name, parsed[i].name_len};
         struct span value = span_trim((struct span){parsed[i].value, parsed[i].value_len});
         parsed[i].value = value.base;
