@@ -40,22 +40,32 @@ static bool parse_length(struct span text, uint64_t *length)
 }
 
 /* RFC 9110 §7.6.1, and what concerns only this connection by custom. */
+static bool is_of_connection(struct span name)
+{
+    switch (name.len) {
+    case 2:
+        return span_eq(name, SPAN("te"));
+    case 7:
+        return span_eq(name, SPAN("trailer")) || span_eq(name, SPAN("upgrade"));
+    case 10:
+        return span_eq(name, SPAN("connection")) || span_eq(name, SPAN("keep-alive"));
+    case 14:
+        return span_eq(name, SPAN("content-length"));
+    case 16:
+        return span_eq(name, SPAN("proxy-connection"));
+    case 17:
+        return span_eq(name, SPAN("transfer-encoding"));
+    case 18:
+        return span_eq(name, SPAN("proxy-authenticate"));
+    default:
+        return false;
+    }
+}
+
 static bool is_hop_by_hop(struct span name, const struct framing_facts *facts)
 {
-    static const struct span names[] = {
-        SPAN("te"),
-        SPAN("trailer"),
-        SPAN("upgrade"),
-        SPAN("connection"),
-        SPAN("keep-alive"),
-        SPAN("content-length"),
-        SPAN("proxy-connection"),
-        SPAN("transfer-encoding"),
-        SPAN("proxy-authenticate"),
-    }; /* by length */
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && names[i].len <= name.len; i++)
-        if (span_eq(name, names[i]))
-            return true;
+    if (is_of_connection(name))
+        return true;
     for (size_t i = 0; i < facts->connection_count; i++)
         if (http_text_list_has(facts->connection[i], name))
             return true;

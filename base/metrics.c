@@ -98,6 +98,19 @@ static size_t make_key(const struct family *family, const struct span *values, c
     return len;
 }
 
+/* Whether a series has just these values; make_key's way of writing them, read. */
+static bool has_values(const struct metric_series *series, size_t label_count, const struct span *values)
+{
+    const unsigned char *at = (const unsigned char *)series->key;
+    for (size_t i = 0; i < label_count; i++) {
+        size_t n = (size_t)at[0] << 8 | at[1];
+        if (n != values[i].len || (n != 0 && memcmp(at + 2, values[i].base, n) != 0))
+            return false;
+        at += 2 + n;
+    }
+    return true;
+}
+
 static struct metric_series *find(struct family *family, const char *key, size_t len)
 {
     struct metric_series *series;
@@ -127,12 +140,13 @@ static struct metric_series *make(struct metrics_shard *shard, struct family *fa
 struct metric_series *metrics_series(struct metrics_shard *shard, size_t index, const struct span *values)
 {
     struct family *family = &shard->families[index];
+    struct span end = family->label_count != 0 ? values[family->label_count - 1] : SPAN_NONE;
+    unsigned last = end.len != 0 ? (unsigned char)end.base[end.len - 1] : 0;
+    struct metric_series **recent = &family->recent[(last ^ last >> 4) & (RECENT - 1)], *series = *recent;
+    if (series != NULL && has_values(series, family->label_count, values))
+        return series;
     char key[KEY_MAX];
     size_t len = make_key(family, values, key);
-    unsigned last = len != 0 ? (unsigned char)key[len - 1] : 0;
-    struct metric_series **recent = &family->recent[(last ^ last >> 4) & (RECENT - 1)], *series = *recent;
-    if (series != NULL && series->key_len == len && memcmp(series->key, key, len) == 0)
-        return series;
     series = find(family, key, len);
     if (series != NULL)
         return *recent = series;

@@ -59,6 +59,13 @@ void http_reply_header(struct http_call *http, struct span name, struct span val
                           value.len);
 }
 
+/* As http_reply_header, for a name that libh2o has no token for. */
+static void add_named(struct http_call *http, struct span name, struct span value)
+{
+    h2o_add_header_by_str(&http->req->pool, &http->req->res.headers, name.base, name.len, 0, NULL, value.base,
+                          value.len);
+}
+
 static struct span pool_copy(struct http_call *http, struct span text)
 {
     h2o_iovec_t copy = h2o_strdup(&http->req->pool, text.base, text.len);
@@ -80,12 +87,13 @@ static void add_attempts(struct http_call *http)
         int len = snprintf(text, sizeof(text), "%u", http->call.record.attempts);
         value = pool_copy(http, (struct span){text, (size_t)len});
     }
-    http_reply_header(http, SPAN("x-weir-attempts"), value);
+    add_named(http, SPAN("x-weir-attempts"), value);
 }
 
 void http_reply_common_headers(struct http_call *http)
 {
-    http_reply_header(http, SPAN("x-request-id"), span_of(http->call.request_id));
+    h2o_add_header(&http->req->pool, &http->req->res.headers, H2O_TOKEN_SERVER, NULL, H2O_STRLIT("weir"));
+    add_named(http, SPAN("x-request-id"), span_of(http->call.request_id));
     if (http->call.record.attempts != 0)
         add_attempts(http);
     limit_headers(&http->call, add_copied, http);
@@ -255,6 +263,7 @@ static void on_library_error(h2o_filter_t *filter, h2o_req_t *req, h2o_ostream_t
     self->body = (struct span){copy.base, copy.len};
     req->res.content_length = copy.len;
     memset(&req->res.headers, 0, sizeof(req->res.headers));
+    h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_SERVER, NULL, H2O_STRLIT("weir"));
     h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL, H2O_STRLIT("application/json"));
     h2o_add_header_by_str(&req->pool, &req->res.headers, H2O_STRLIT("x-request-id"), 0, NULL, id_copy.base,
                           id_copy.len);

@@ -11,6 +11,7 @@
 /* The head waits for the first event, but a first event that grows beyond this is let go as it comes. */
 #define HOLD_MAX 32768
 #define SLICES_MAX 8
+#define OWN_HEADERS 8 /* that most answers have besides the backend's; room for them is made at once */
 #define STALLED_LOOK_US 1000000
 #define ERROR_EVENT_MAX ((size_t)8192)
 static const char ping[] = ": ping\n"; /* no blank line: some SDKs make an event of that */
@@ -54,6 +55,7 @@ static void prepare_head(struct http_call *http, const struct exchange_head *hea
     for (size_t i = 0; i < head->header_count; i++)
         size += head->headers[i].name.len + head->headers[i].value.len;
     char *copy = h2o_mem_alloc_pool(&req->pool, size);
+    h2o_vector_reserve(&req->pool, &req->res.headers, head->header_count + OWN_HEADERS);
     for (size_t i = 0; i < head->header_count; i++) {
         struct span name = head->headers[i].name, value = head->headers[i].value;
         if (ends_here(http, name))

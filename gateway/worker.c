@@ -48,7 +48,7 @@ static void init_h2o(struct worker *worker)
     h2o_socket_buffer_prototype.allocator.max = RECYCLE_MAX; /* 16 are few */
     h2o_config_init(&worker->globalconf);
     worker->connections.serve_http2 = http2_guard_fits();
-    worker->globalconf.server_name = h2o_iovec_init(H2O_STRLIT("weir"));
+    worker->globalconf.server_name = h2o_iovec_init(H2O_STRLIT("")); /* http_reply's: libh2o would print it, dearly */
     set_bounds(worker);
     worker->globalconf.http1.upgrade_to_http2 = 0; /* see connection.c */
     h2o_hostconf_t *host = h2o_config_register_host(&worker->globalconf, h2o_iovec_init(H2O_STRLIT("default")), 65535);
