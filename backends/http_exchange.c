@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #define REQUEST_HEAD_MAX ((size_t)256 * 1024)
+#define HEAD_USUAL ((size_t)2048) /* so many bytes are kept for the next request */
 #define STALE_US 1000000
 #define INTERIM_MAX 20 /* 1xx heads before the answer proper */
 /* Bounds what one read callback can bring (the kernel doubles it). */
@@ -25,6 +26,7 @@ struct http_exchange {
     h2o_socketpool_connect_request_t *connecting;
     h2o_socket_t *sock;
     struct strbuf out; /* the request's head */
+    char *out_memory;  /* of HEAD_USUAL bytes, if any */
     struct deadline deadline;
     struct backend_timeouts timeouts;
     uint64_t started_us;    /* for first_token and total */
@@ -54,7 +56,7 @@ static void on_deadline(struct deadline *deadline);
 static void on_resume(void *ctx);
 static void on_cancel(void *ctx);
 
-static __thread h2o_mem_recycle_t recycled = {.max = RECYCLE_MAX};
+static __thread h2o_mem_recycle_t recycled = {.max = RECYCLE_MAX}, heads = {.max = RECYCLE_MAX};
 
 /* ---- ends ---- */
 
@@ -80,11 +82,19 @@ static void drop_connection(struct http_exchange *ex, bool reusable)
     h2o_socket_close(sock);
 }
 
+static void free_head(struct http_exchange *ex)
+{
+    strbuf_dispose(&ex->out);
+    if (ex->out_memory != NULL)
+        h2o_mem_free_recycle(&heads, ex->out_memory);
+    ex->out_memory = NULL;
+}
+
 static void destroy(struct http_exchange *ex)
 {
     drop_connection(ex, false);
     deadline_disarm(ex->upstream->deadlines, &ex->deadline);
-    strbuf_dispose(&ex->out);
+    free_head(ex);
     if (ex->gone != NULL)
         *ex->gone = true;
     h2o_mem_free_recycle(&recycled, ex);
@@ -224,6 +234,14 @@ static bool is_overridden(const struct http_exchange *ex, struct span name)
 
 static void add_header(struct strbuf *out, struct span name, struct span value)
 {
+    char *at = strbuf_claim(out, name.len + value.len + 4);
+    if (at != NULL) {
+        at = mempcpy(mempcpy(at, name.base, name.len), ": ", 2);
+        if (value.len != 0)
+            at = mempcpy(at, value.base, value.len);
+        memcpy(at, "\r\n", 2);
+        return;
+    }
     strbuf_add(out, name);
     strbuf_add(out, SPAN(": "));
     strbuf_add(out, value);
@@ -334,7 +352,8 @@ struct exchange *http_exchange_start(struct upstream *upstream, const struct exc
                                  .timeouts =
                                      request->timeouts != NULL ? *request->timeouts : upstream->settings->timeouts,
                                  .started_us = clock_us()};
-    strbuf_init(&ex->out, REQUEST_HEAD_MAX);
+    ex->out_memory = h2o_mem_alloc_recycle(&heads, HEAD_USUAL);
+    strbuf_init_lent(&ex->out, REQUEST_HEAD_MAX, ex->out_memory, HEAD_USUAL);
     if (!make_head(ex))
         fail(ex, STREAM_PROTOCOL, "the request cannot be sent to the backend as it is");
     else
@@ -474,7 +493,7 @@ static void begin_body(struct http_exchange *ex, const struct http_head *head)
         .sse = head->sse,
     };
     if (!ex->writing)
-        strbuf_dispose(&ex->out); /* a stream may be open for long */
+        free_head(ex); /* a stream may be open for long */
     ex->callbacks.on_head(ex->ctx, &public, ex->stream);
     h2o_buffer_consume(&ex->sock->input, head->length);
     if (!stream_is_wanted(ex->stream))

@@ -20,10 +20,25 @@ void strbuf_init_fixed(struct strbuf *buf, char *memory, size_t cap)
         memory[0] = '\0';
 }
 
+void strbuf_init_lent(struct strbuf *buf, size_t max, char *memory, size_t cap)
+{
+    strbuf_init(buf, max);
+    if (cap > buf->_max + 1)
+        cap = buf->_max + 1;
+    if (cap == 0)
+        return;
+    buf->base = memory;
+    buf->_cap = cap;
+    buf->_lent = true;
+    memory[0] = '\0';
+}
+
 void strbuf_dispose(struct strbuf *buf)
 {
     if (!buf->_fixed) {
-        free(buf->base);
+        if (!buf->_lent)
+            free(buf->base);
+        buf->_lent = false;
         buf->base = NULL;
         buf->_cap = 0;
     }
@@ -45,9 +60,12 @@ static void grow(struct strbuf *buf, size_t needed)
         cap = needed;
     if (cap > buf->_max + 1)
         cap = buf->_max + 1;
-    char *base = realloc(buf->base, cap);
+    char *base = realloc(buf->_lent ? NULL : buf->base, cap);
     if (base == NULL)
         abort();
+    if (buf->_lent)
+        memcpy(base, buf->base, buf->len + 1);
+    buf->_lent = false;
     buf->base = base;
     buf->_cap = cap;
 }

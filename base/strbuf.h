@@ -12,7 +12,8 @@ struct strbuf {
     size_t len;
     size_t _cap;
     size_t _max;
-    bool _fixed; /* base belongs to the caller */
+    bool _fixed; /* base belongs to the caller, and there is no other */
+    bool _lent;  /* base belongs to the caller, until it is too small */
     bool overflow;
 };
 
@@ -22,6 +23,10 @@ void strbuf_init(struct strbuf *buf, size_t max);
 /* An empty buffer over `memory` of `cap` >= 1 bytes that never allocates and holds up to `cap` - 1 bytes of content (a
  * NUL follows); needs no dispose. */
 void strbuf_init_fixed(struct strbuf *buf, char *memory, size_t cap);
+
+/* As strbuf_init, but what fits into `memory` of `cap` bytes stays there, without an allocation. The memory must
+ * outlive the buffer, which needs its strbuf_dispose nevertheless. */
+void strbuf_init_lent(struct strbuf *buf, size_t max, char *memory, size_t cap);
 
 /* Frees the memory; the buffer is empty and usable afterwards. */
 void strbuf_dispose(struct strbuf *buf);
@@ -46,6 +51,18 @@ static inline void strbuf_add(struct strbuf *buf, struct span bytes)
     } else {
         strbuf_add_grow(buf, bytes);
     }
+}
+
+/* Appends `n` bytes that the caller writes where the result points; NULL, and nothing happens, if the memory at hand
+ * has no room for them. */
+static inline char *strbuf_claim(struct strbuf *buf, size_t n)
+{
+    if (n >= buf->_cap - buf->len)
+        return NULL;
+    char *at = buf->base + buf->len;
+    buf->len += n;
+    buf->base[buf->len] = '\0';
+    return at;
 }
 
 /* Appends a NUL-terminated string. */

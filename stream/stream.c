@@ -10,6 +10,7 @@
 #define BLOCK_SMALL ((size_t)4096)
 #define BLOCK_LARGE ((size_t)16384)
 #define JSON_TAIL ((size_t)8192)
+#define JSON_TAIL_SMALL ((size_t)1024) /* what small documents get, and what is kept for the next */
 
 struct stream {
     unsigned refs; /* producer, subscribers, and whoever is inside a call */
@@ -34,7 +35,7 @@ struct stream {
 
 /* ---- life ---- */
 
-static __thread h2o_mem_recycle_t recycled = {.max = RECYCLE_MAX};
+static __thread h2o_mem_recycle_t recycled = {.max = RECYCLE_MAX}, tails = {.max = RECYCLE_MAX};
 
 struct stream *stream_create(const struct stream_settings *settings, const struct stream_producer *producer)
 {
@@ -56,6 +57,14 @@ struct stream *stream_create(const struct stream_settings *settings, const struc
     return stream;
 }
 
+static void free_json_tail(struct stream *stream)
+{
+    if (stream->json_tail_cap == JSON_TAIL_SMALL)
+        h2o_mem_free_recycle(&tails, stream->json_tail);
+    else
+        free(stream->json_tail);
+}
+
 static void stream_unref(struct stream *stream)
 {
     assert(stream->refs != 0);
@@ -73,7 +82,7 @@ static void stream_unref(struct stream *stream)
         withhold_dispose(stream->withhold);
         free(stream->withhold);
     }
-    free(stream->json_tail);
+    free_json_tail(stream);
     free(stream->message);
     h2o_mem_free_recycle(&recycled, stream);
 }
@@ -224,8 +233,15 @@ static void remember_json_tail(struct stream *stream, struct span bytes)
     /* Most documents come in one piece. */
     size_t most = stream->json_tail_len + bytes.len;
     if (most > stream->json_tail_cap && stream->json_tail_cap < JSON_TAIL) {
-        stream->json_tail_cap = stream->json_tail == NULL && most < JSON_TAIL ? most : JSON_TAIL;
-        stream->json_tail = h2o_mem_realloc(stream->json_tail, stream->json_tail_cap);
+        size_t cap = stream->json_tail == NULL && most < JSON_TAIL ? most : JSON_TAIL;
+        if (cap < JSON_TAIL_SMALL)
+            cap = JSON_TAIL_SMALL;
+        char *tail = cap == JSON_TAIL_SMALL ? h2o_mem_alloc_recycle(&tails, cap) : h2o_mem_alloc(cap);
+        if (stream->json_tail_len != 0)
+            memcpy(tail, stream->json_tail, stream->json_tail_len);
+        free_json_tail(stream);
+        stream->json_tail = tail;
+        stream->json_tail_cap = cap;
     }
     if (bytes.len >= JSON_TAIL) {
         memcpy(stream->json_tail, bytes.base + bytes.len - JSON_TAIL, JSON_TAIL);

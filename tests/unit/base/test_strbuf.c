@@ -146,6 +146,49 @@ static const struct {
     {{"\xC3\xC3\xBC", 3}, REPLACED "\xC3\xBC"},                     /* cut short by a lead */
 };
 
+START_TEST(lent_memory_is_used_until_it_is_too_small)
+{
+    for (size_t cap = 0; cap < 20; cap++) {
+        char *memory = malloc(cap);
+        struct strbuf buf;
+        strbuf_init_lent(&buf, 12, memory, cap);
+        strbuf_add(&buf, SPAN("abc"));
+        ck_assert(cap <= 3 || buf.base == memory);
+        strbuf_add(&buf, SPAN("defgh"));
+        ck_assert(cap <= 8 || buf.base == memory);
+        ck_assert_str_eq(strbuf_cstr(&buf), "abcdefgh");
+        ck_assert(!buf.overflow);
+        strbuf_add(&buf, SPAN("ijklmnop"));
+        ck_assert_str_eq(strbuf_cstr(&buf), "abcdefghijkl");
+        ck_assert(buf.overflow);
+        strbuf_dispose(&buf);
+        strbuf_puts(&buf, "again");
+        ck_assert(buf.base != memory);
+        ck_assert_str_eq(strbuf_cstr(&buf), "again");
+        strbuf_dispose(&buf);
+        free(memory);
+    }
+}
+END_TEST
+
+START_TEST(claims_what_there_is_room_for)
+{
+    char memory[8];
+    struct strbuf buf;
+    strbuf_init_fixed(&buf, memory, sizeof(memory));
+    char *at = strbuf_claim(&buf, 5);
+    ck_assert_ptr_eq(at, memory);
+    memcpy(at, "12345", 5);
+    ck_assert_ptr_null(strbuf_claim(&buf, 3));
+    ck_assert_uint_eq(buf.len, 5);
+    ck_assert(!buf.overflow);
+    memcpy(strbuf_claim(&buf, 2), "67", 2);
+    ck_assert_str_eq(strbuf_cstr(&buf), "1234567");
+    strbuf_init(&buf, 10);
+    ck_assert_ptr_null(strbuf_claim(&buf, 1));
+}
+END_TEST
+
 START_TEST(json_escapes)
 {
     struct span in = json_cases[_i].in;
@@ -224,6 +267,8 @@ int main(void)
     tcase_add_test(tc, grows_to_its_maximum_and_no_further);
     tcase_add_test(tc, printf_grows);
     tcase_add_test(tc, fixed_memory_is_never_left);
+    tcase_add_test(tc, lent_memory_is_used_until_it_is_too_small);
+    tcase_add_test(tc, claims_what_there_is_room_for);
     tcase_add_loop_test(tc, json_escapes, 0, (int)(sizeof(json_cases) / sizeof(json_cases[0])));
     tcase_add_test(tc, json_single_bytes);
     tcase_add_test(tc, utf8_accepts_exactly_the_code_points);
