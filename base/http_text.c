@@ -1,6 +1,9 @@
 #include "base/http_text.h"
 #include <ctype.h>
 #include <stdint.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 /* Whether one of 8 bytes is below 0x20 or 0x7F. It may say so of bytes above those too, never the other way round. */
 static bool may_be_dirty(const char *at)
@@ -20,9 +23,33 @@ static bool is_clean(const char *at, const char *end)
     return true;
 }
 
+#ifdef __SSE2__
+/* Marks those of 16 bytes that are control characters but no tabs. */
+static __m128i marks(const char *at)
+{
+    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)at);
+    __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1F)), bytes),
+            tab = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\t')), del = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7F));
+    return _mm_or_si128(_mm_andnot_si128(tab, low), del);
+}
+
+/* For at least 16 bytes. */
+static bool is_long_clean(const char *at, const char *end)
+{
+    __m128i found = marks(end - 16); /* some of it twice */
+    for (; end - at > 16; at += 16)
+        found = _mm_or_si128(found, marks(at));
+    return _mm_movemask_epi8(found) == 0;
+}
+#endif
+
 bool http_text_is_clean(struct span text)
 {
     const char *at = text.base, *end = at + text.len;
+#ifdef __SSE2__
+    if (text.len >= 16)
+        return is_long_clean(at, end);
+#endif
     if (text.len < sizeof(uint64_t))
         return is_clean(at, end);
     for (; (size_t)(end - at) > sizeof(uint64_t); at += sizeof(uint64_t))

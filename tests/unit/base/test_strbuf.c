@@ -150,22 +150,22 @@ START_TEST(lent_memory_is_used_until_it_is_too_small)
 {
     for (size_t cap = 0; cap < 20; cap++) {
         char *memory = malloc(cap);
-        struct strbuf buf;
-        strbuf_init_lent(&buf, 12, memory, cap);
-        strbuf_add(&buf, SPAN("abc"));
-        ck_assert(cap <= 3 || buf.base == memory);
-        strbuf_add(&buf, SPAN("defgh"));
-        ck_assert(cap <= 8 || buf.base == memory);
-        ck_assert_str_eq(strbuf_cstr(&buf), "abcdefgh");
-        ck_assert(!buf.overflow);
-        strbuf_add(&buf, SPAN("ijklmnop"));
-        ck_assert_str_eq(strbuf_cstr(&buf), "abcdefghijkl");
-        ck_assert(buf.overflow);
-        strbuf_dispose(&buf);
-        strbuf_puts(&buf, "again");
-        ck_assert(buf.base != memory);
-        ck_assert_str_eq(strbuf_cstr(&buf), "again");
-        strbuf_dispose(&buf);
+        struct strbuf own;
+        strbuf_init_lent(&own, 12, memory, cap);
+        strbuf_add(&own, SPAN("abc"));
+        ck_assert(cap <= 3 || own.base == memory);
+        strbuf_add(&own, SPAN("defgh"));
+        ck_assert(cap <= 8 || own.base == memory);
+        ck_assert_str_eq(strbuf_cstr(&own), "abcdefgh");
+        ck_assert(!own.overflow);
+        strbuf_add(&own, SPAN("ijklmnop"));
+        ck_assert_str_eq(strbuf_cstr(&own), "abcdefghijkl");
+        ck_assert(own.overflow);
+        strbuf_dispose(&own);
+        strbuf_puts(&own, "again");
+        ck_assert(own.base != memory);
+        ck_assert_str_eq(strbuf_cstr(&own), "again");
+        strbuf_dispose(&own);
         free(memory);
     }
 }
@@ -174,18 +174,18 @@ END_TEST
 START_TEST(claims_what_there_is_room_for)
 {
     char memory[8];
-    struct strbuf buf;
-    strbuf_init_fixed(&buf, memory, sizeof(memory));
-    char *at = strbuf_claim(&buf, 5);
+    struct strbuf own;
+    strbuf_init_fixed(&own, memory, sizeof(memory));
+    char *at = strbuf_claim(&own, 5);
     ck_assert_ptr_eq(at, memory);
     memcpy(at, "12345", 5);
-    ck_assert_ptr_null(strbuf_claim(&buf, 3));
-    ck_assert_uint_eq(buf.len, 5);
-    ck_assert(!buf.overflow);
-    memcpy(strbuf_claim(&buf, 2), "67", 2);
-    ck_assert_str_eq(strbuf_cstr(&buf), "1234567");
-    strbuf_init(&buf, 10);
-    ck_assert_ptr_null(strbuf_claim(&buf, 1));
+    ck_assert_ptr_null(strbuf_claim(&own, 3));
+    ck_assert_uint_eq(own.len, 5);
+    ck_assert(!own.overflow);
+    memcpy(strbuf_claim(&own, 2), "67", 2);
+    ck_assert_str_eq(strbuf_cstr(&own), "1234567");
+    strbuf_init(&own, 10);
+    ck_assert_ptr_null(strbuf_claim(&own, 1));
 }
 END_TEST
 
