@@ -72,11 +72,21 @@ static bool is_hop_by_hop(struct span name, const struct framing_facts *facts)
     return false;
 }
 
+/* ASCII's capitals only, 8 at a time. */
 static void to_lower(char *at, size_t len)
 {
-    for (size_t i = 0; i < len; i++)
-        if (at[i] >= 'A' && at[i] <= 'Z')
-            at[i] |= 0x20;
+    const uint64_t ones = 0x0101010101010101, highs = 0x8080808080808080;
+    for (; len >= sizeof(uint64_t); at += sizeof(uint64_t), len -= sizeof(uint64_t)) {
+        uint64_t word;
+        memcpy(&word, at, sizeof(word));
+        uint64_t low = word & ~highs; /* adding up to 0x80 to a byte does not reach the next */
+        uint64_t capitals = (low + ones * (0x80 - 'A')) & ~(low + ones * (0x80 - 'Z' - 1)) & ~word & highs;
+        word |= capitals >> 2; /* 0x20 */
+        memcpy(at, &word, sizeof(word));
+    }
+    for (; len != 0; at++, len--)
+        if (*at >= 'A' && *at <= 'Z')
+            *at |= 0x20;
 }
 
 /* Notes what a header says about framing. Returns what is wrong with it, or NULL. */

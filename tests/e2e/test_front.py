@@ -18,7 +18,8 @@ def test_a_connection_serves_many_requests(t):
     with weir.connect() as wire:
         for turn in range(10):
             wire.request("POST", CHAT, {}, chat(turn % 2 == 0))
-            assert wire.response().status == 200
+            answer = wire.response()
+            assert answer.status == 200 and answer.all("server") == ["weir"], answer
             wire.request("GET", "/livez")
             assert wire.response().status == 200
     stats = fake.stats()
