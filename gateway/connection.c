@@ -447,6 +447,12 @@ void connection_flooded(h2o_socket_t *sock, const char *kind)
     deadline_arm(&worker->deadlines, &connection->timer, now + CLOSING_US);
 }
 
+void connection_broke_rule(h2o_socket_t *sock, const char *rule)
+{
+    const struct connection *connection = sock->on_close.data;
+    security_event(connection->worker, SECURITY_MALFORMED, &connection->peer, span_of(rule));
+}
+
 /* Requests have their own watch over clients that take nothing; this is for what is left when they are over:
  * acknowledgements that a client provokes and does not read (libh2o stops reading when half a megabyte of them waits),
  * farewells. */

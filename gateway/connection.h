@@ -45,10 +45,11 @@ void connection_aborted(struct connection *connection);
 void connection_too_many_fields(struct connection *connection);
 
 /* For http2_guard: the guard of a socket's connection; what its unfinished requests may take, in bytes; that it will be
- * closed for flooding, `kind` (static) says with what. */
+ * closed for flooding, `kind` (static) says with what; that it will be closed for a broken rule, `rule` (static). */
 struct http2_guard *connection_guard(const h2o_socket_t *sock);
 size_t connection_upload_max(const h2o_socket_t *sock);
 void connection_flooded(h2o_socket_t *sock, const char *kind);
+void connection_broke_rule(h2o_socket_t *sock, const char *rule);
 
 /* For the drain: closes the HTTP/1 connections on which nothing is happening (those that never had a request only once
  * it is `settled` that none will come), or all connections. */

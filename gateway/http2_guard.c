@@ -255,8 +255,10 @@ static ssize_t on_frame(h2o_http2_conn_t *conn, const uint8_t *src, size_t len, 
         return H2O_HTTP2_ERROR_ENHANCE_YOUR_CALM;
     }
     int error = whole ? http2_rules_check(&guard->rules, conn, &frame, err_desc) : 0;
-    if (error != 0)
+    if (error != 0) {
+        connection_broke_rule(conn->sock, *err_desc);
         return error;
+    }
     /* Extensions are to be ignored (RFC 9113 §5.5); libh2o does, but writes a line about each to stderr. */
     if (whole && guard->next == guard->frames &&
         (frame.type > H2O_HTTP2_FRAME_TYPE_CONTINUATION || http2_rules_pass_over(&guard->rules, conn, &frame)))

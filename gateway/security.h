@@ -13,7 +13,7 @@ struct worker;
 enum security_event {
     SECURITY_BAD_KEY,     /* a key that is wrong or has expired */
     SECURITY_FLOOD,       /* an HTTP/2 connection was closed for flooding */
-    SECURITY_MALFORMED,   /* a request that looks like smuggling */
+    SECURITY_MALFORMED,   /* a request that looks like smuggling; an HTTP/2 connection that broke one of http2_rules */
     SECURITY_CONNECTIONS, /* a connection was refused */
     SECURITY_UPLOADS,     /* uploads were refused for lack of memory */
     SECURITY_ADMIN,       /* an admin's key was used */

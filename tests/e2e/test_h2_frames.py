@@ -321,3 +321,12 @@ def test_a_window_that_opens_behind_an_answer_harms_nobody(t):
                 status, body = client.answer(stream)
                 assert status == 200 and len(body) == size, (stream, status, body)
             client.is_alive()
+
+
+def test_a_connection_that_breaks_a_rule_is_told_of(t):
+    _, weir = t.pair()
+    with Client(weir) as client:
+        client.send(OPEN + headers(3, FIELD, 0) + more(1, FIELD))
+        ends(PROTOCOL_ERROR)(client)
+    wait_until(lambda: [line["detail"] for line in weir.log_lines() if line.get("event") == "malformed"] ==
+               ["a header block is interrupted"], "the line")
