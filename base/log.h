@@ -72,6 +72,7 @@ static inline void log_ms(struct log_line *line, const char *key, uint64_t micro
     log_ms_field(line, span_of(key), microseconds);
 }
 
+/* Written as true or false. */
 void log_bool(struct log_line *line, const char *key, bool value);
 
 /* A line of just a message. */
