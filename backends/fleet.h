@@ -184,12 +184,13 @@ static inline bool fleet_is_avoided(const struct fleet_server *server)
     return atomic_load_explicit(&server->_failing_until_us, memory_order_relaxed) != 0;
 }
 
-/* Whether it is time for one of the others to try such a server. fleet_begin_try makes the caller's request that one;
- * false if another was faster. */
+/* Whether it is time for one of the others to try such a server. */
 static inline bool fleet_try_is_due(const struct fleet_server *server, uint64_t now_us)
 {
     return now_us >= atomic_load_explicit(&server->_failing_until_us, memory_order_relaxed);
 }
+
+/* Makes the caller's request that one; false if another was faster. Any thread. */
 bool fleet_begin_try(struct fleet_server *server, uint64_t now_us);
 
 static inline bool fleet_is_full(const struct fleet_server *server)
