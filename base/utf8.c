@@ -52,3 +52,12 @@ bool utf8_complete(const struct utf8_check *check)
 {
     return check->_left == 0;
 }
+
+struct span utf8_cut(struct span text, size_t max)
+{
+    if (text.len <= max)
+        return text;
+    while (max != 0 && ((unsigned char)text.base[max] & 0xc0) == 0x80)
+        max--;
+    return (struct span){text.base, max};
+}

@@ -17,4 +17,7 @@ bool utf8_feed(struct utf8_check *check, struct span bytes);
 /* Whether the text may end here: no sequence is open. */
 bool utf8_complete(const struct utf8_check *check);
 
+/* As much of the text as `max` bytes hold, cut between characters; bytes that are not UTF-8 are cut somewhere. */
+struct span utf8_cut(struct span text, size_t max);
+
 #endif

@@ -1,5 +1,6 @@
 #include "gateway/chat_query.h"
 #include "base/query.h"
+#include "base/utf8.h"
 #include <math.h>
 #include <stdio.h>
 
@@ -24,15 +25,6 @@ struct reading {
 
 /* ---- problems, as pydantic words them ---- */
 
-/* The beginning of a text that is not to be echoed in full, cut between two characters. */
-static struct span beginning(struct span text)
-{
-    size_t len = text.len < ECHO_MAX ? text.len : ECHO_MAX;
-    while (len < text.len && len != 0 && ((unsigned char)text.base[len] & 0xc0) == 0x80)
-        len--;
-    return (struct span){text.base, len};
-}
-
 /* `input` NULL: the parameter is missing. `context` is a JSON object, or NULL. */
 static void complain(struct reading *reading, const char *param, const char *type, const char *message,
                      const struct span *input, const char *context)
@@ -42,7 +34,7 @@ static void complain(struct reading *reading, const char *param, const char *typ
     strbuf_printf(detail, "{\"type\":\"%s\",\"loc\":[\"query\",\"%s\"],\"msg\":\"%s\",\"input\":", type, param,
                   message);
     if (input != NULL)
-        strbuf_json(detail, beginning(*input));
+        strbuf_json(detail, utf8_cut(*input, ECHO_MAX));
     else
         strbuf_puts(detail, "null");
     if (context != NULL)

@@ -3,6 +3,7 @@
 #include "base/utf8.h"
 #include "gateway/worker.h"
 #include "gateway/ws_loop.h"
+#include "gateway/ws_queue.h"
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <stdio.h>
@@ -10,13 +11,6 @@
 #define CLOSE_US 2000000 /* for a close to come about */
 #define MISSED_PONGS_MAX 2
 #define PROTOCOL_MAX 256
-
-struct queued {
-    struct queued *next;
-    size_t len;
-    enum ws_kind kind;
-    unsigned char bytes[]; /* LWS_PRE, then the message */
-};
 
 enum phase { STARTING, RESOLVING, CONNECTING, OPEN, CLOSING };
 
@@ -33,9 +27,8 @@ struct ws_backend {
     uint64_t connect_us, ping_us;
     unsigned unanswered; /* pings */
     int status;          /* of the answer to the handshake; 0: none came */
-    bool in_connect, broken, paused, ping_due, was_full, close_issued;
-    struct queued *first, **last;
-    size_t queued;
+    bool in_connect, broken, paused, ping_due, close_issued;
+    struct ws_queue queue;
     struct utf8_check utf8;
     unsigned close_code;
     char close_reason[WS_REASON_MAX + 1];
@@ -57,17 +50,6 @@ static void on_deadline(struct deadline *deadline);
 
 /* ---- ends ---- */
 
-static void drop_queue(struct ws_backend *backend)
-{
-    while (backend->first != NULL) {
-        struct queued *message = backend->first;
-        backend->first = message->next;
-        free(message);
-    }
-    backend->last = &backend->first;
-    backend->queued = 0;
-}
-
 /* Frees it, and ends libwebsockets' connection if there still is one. */
 static void destroy(struct ws_backend *backend)
 {
@@ -82,7 +64,7 @@ static void destroy(struct ws_backend *backend)
     }
     if (backend->vhost != NULL)
         ws_loop_client_done(backend->worker->ws_loop, backend->vhost);
-    drop_queue(backend);
+    ws_queue_drop(&backend->queue);
     free(backend);
 }
 
@@ -209,7 +191,7 @@ struct ws_backend *ws_backend_connect(struct worker *worker, struct upstream *up
     backend->worker = worker;
     backend->upstream = upstream;
     backend->ctx = ctx;
-    backend->last = &backend->first;
+    ws_queue_init(&backend->queue, WS_BACKEND_QUEUE_HIGH);
     backend->connect_us = request->connect_us;
     backend->ping_us = request->ping_us;
     backend->target = memcpy(backend->memory, request->target, target);
@@ -348,7 +330,7 @@ static void on_peer_close(struct ws_backend *backend, const unsigned char *paylo
     backend->callbacks = NULL;
     backend->phase = CLOSING;
     backend->close_issued = true; /* libwebsockets answers by itself */
-    drop_queue(backend);
+    ws_queue_drop(&backend->queue);
     deadline_arm(&backend->worker->deadlines, &backend->deadline, clock_us() + CLOSE_US);
     if (callbacks != NULL)
         callbacks->closed(backend->ctx, code, reason);
@@ -373,19 +355,6 @@ void ws_backend_resume(struct ws_backend *backend)
 
 /* ---- to the backend ---- */
 
-static enum lws_write_protocol write_kind(enum ws_kind kind)
-{
-    static const enum lws_write_protocol kinds[] = {
-        [WS_TEXT] = LWS_WRITE_TEXT,
-        [WS_BINARY] = LWS_WRITE_BINARY,
-        [WS_TEXT_BEGIN] = LWS_WRITE_TEXT | LWS_WRITE_NO_FIN,
-        [WS_BINARY_BEGIN] = LWS_WRITE_BINARY | LWS_WRITE_NO_FIN,
-        [WS_MORE] = LWS_WRITE_CONTINUATION | LWS_WRITE_NO_FIN,
-        [WS_END] = LWS_WRITE_CONTINUATION,
-    };
-    return kinds[kind];
-}
-
 static void ask_for_writable(struct ws_backend *backend)
 {
     if (backend->wsi == NULL)
@@ -394,59 +363,27 @@ static void ask_for_writable(struct ws_backend *backend)
     ws_loop_touch(backend->worker->ws_loop);
 }
 
-static void enqueue(struct ws_backend *backend, enum ws_kind kind, struct span bytes)
-{
-    struct queued *message = h2o_mem_alloc(sizeof(*message) + LWS_PRE + bytes.len);
-    message->next = NULL;
-    message->len = bytes.len;
-    message->kind = kind;
-    if (bytes.len != 0)
-        memcpy(message->bytes + LWS_PRE, bytes.base, bytes.len);
-    *backend->last = message;
-    backend->last = &message->next;
-    backend->queued += bytes.len + sizeof(*message);
-    if (backend->queued >= WS_BACKEND_QUEUE_HIGH)
-        backend->was_full = true;
-}
-
 enum ws_sent ws_backend_send(struct ws_backend *backend, enum ws_kind kind, struct span bytes)
 {
     if (backend->callbacks == NULL || backend->phase != OPEN || backend->broken)
         return WS_CLOSED;
-    if (backend->first == NULL && LWS_PRE + bytes.len <= WS_SCRATCH && !lws_partial_buffered(backend->wsi)) {
+    if (ws_queue_is_empty(&backend->queue) && LWS_PRE + bytes.len <= WS_SCRATCH &&
+        !lws_partial_buffered(backend->wsi)) {
         unsigned char *scratch = ws_loop_scratch(backend->worker->ws_loop);
-        if (bytes.len != 0)
-            memcpy(scratch + LWS_PRE, bytes.base, bytes.len);
-        if (lws_write(backend->wsi, scratch + LWS_PRE, bytes.len, write_kind(kind)) >= 0)
+        ws_queue_gather(scratch, &bytes, 1);
+        if (ws_queue_write(backend->wsi, kind, scratch, bytes.len))
             return WS_SENT;
         break_soon(backend);
         return WS_CLOSED;
     }
-    if (backend->queued + bytes.len > WS_BACKEND_QUEUE_MAX) {
+    if (backend->queue.bytes + bytes.len > WS_BACKEND_QUEUE_MAX) {
         break_soon(backend);
         return WS_CLOSED;
     }
-    if (backend->first == NULL)
+    if (ws_queue_is_empty(&backend->queue))
         ask_for_writable(backend);
-    enqueue(backend, kind, bytes);
-    return backend->was_full ? WS_FULL : WS_SENT;
-}
-
-/* Writes what is queued. False if it failed. */
-static bool flush(struct ws_backend *backend)
-{
-    while (backend->first != NULL && !lws_partial_buffered(backend->wsi)) {
-        struct queued *message = backend->first;
-        backend->first = message->next;
-        if (backend->first == NULL)
-            backend->last = &backend->first;
-        backend->queued -= message->len + sizeof(*message);
-        int written = lws_write(backend->wsi, message->bytes + LWS_PRE, message->len, write_kind(message->kind));
-        free(message);
-        if (written < 0)
-            return false;
-    }
-    return true;
+    ws_queue_add(&backend->queue, kind, &bytes, 1, bytes.len);
+    return backend->queue.is_full ? WS_FULL : WS_SENT;
 }
 
 static void on_writable(struct ws_backend *backend)
@@ -454,11 +391,11 @@ static void on_writable(struct ws_backend *backend)
     unsigned char nothing[LWS_PRE];
     if (backend->broken || backend->close_issued)
         return;
-    if (!flush(backend)) {
+    if (!ws_queue_flush(&backend->queue, backend->wsi, NULL, NULL)) {
         break_soon(backend);
         return;
     }
-    if (backend->first != NULL || lws_partial_buffered(backend->wsi)) {
+    if (!ws_queue_is_empty(&backend->queue) || lws_partial_buffered(backend->wsi)) {
         lws_callback_on_writable(backend->wsi);
     } else if (backend->phase == CLOSING) {
         backend->close_issued = true;
@@ -473,11 +410,8 @@ static void on_writable(struct ws_backend *backend)
             return;
         }
     }
-    if (backend->was_full && backend->queued < WS_BACKEND_QUEUE_HIGH / 2) {
-        backend->was_full = false;
-        if (backend->callbacks != NULL)
-            backend->callbacks->writable(backend->ctx);
-    }
+    if (ws_queue_has_drained(&backend->queue) && backend->callbacks != NULL)
+        backend->callbacks->writable(backend->ctx);
 }
 
 /* ---- time ---- */
@@ -514,12 +448,10 @@ void ws_backend_close(struct ws_backend *backend, unsigned code, struct span rea
     backend->callbacks = NULL;
     backend->phase = CLOSING;
     backend->close_code = code;
-    size_t n = reason.len < WS_REASON_MAX ? reason.len : WS_REASON_MAX;
-    while (n < reason.len && n > 0 && (reason.base[n] & 0xc0) == 0x80)
-        n--;
-    if (n != 0)
-        memcpy(backend->close_reason, reason.base, n);
-    backend->close_reason[n] = '\0';
+    reason = utf8_cut(reason, WS_REASON_MAX);
+    if (reason.len != 0)
+        memcpy(backend->close_reason, reason.base, reason.len);
+    backend->close_reason[reason.len] = '\0';
     deadline_arm(&backend->worker->deadlines, &backend->deadline, clock_us() + CLOSE_US);
     ws_backend_resume(backend); /* or the answer to the close would not be read */
     ask_for_writable(backend);

@@ -76,7 +76,7 @@ static struct ws_wire *create(struct call *call, const struct ws_session_type *t
     memcpy(session->request_id, call->request_id, sizeof(session->request_id));
     memcpy(session->trace_id, call->trace_id, sizeof(session->trace_id));
     wire->guard.max_message = call->site->config->websocket.max_message;
-    wire->last = &wire->first;
+    ws_queue_init(&wire->queue, WS_QUEUE_HIGH);
     wire->deadline.cb = on_deadline;
     wire->job.end = on_call_end;
     h2o_linklist_insert(&call->worker->ws_sessions, &wire->link);
@@ -101,7 +101,7 @@ static void destroy(struct ws_wire *wire)
         h2o_socket_close(wire->up);
     if (wire->client != NULL)
         h2o_socket_close(wire->client);
-    ws_session_drop_queue(wire);
+    ws_queue_drop(&wire->queue);
     free(wire->rest);
     settle_limits(session);
     identity_release(session->identity);
@@ -224,7 +224,7 @@ static void on_upgraded(void *ctx, h2o_socket_t *client, size_t request_size)
     setsockopt(h2o_socket_get_fd(client), SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
     telemetry_websocket_opened(session, wire->series);
     ws_bridge_arm(wire);
-    if ((wire->first != NULL || wire->closing) && wire->wsi != NULL)
+    if ((!ws_queue_is_empty(&wire->queue) || wire->closing) && wire->wsi != NULL)
         lws_callback_on_writable(wire->wsi);
     ws_loop_touch(session->worker->ws_loop);
     session->type->opened(session);
@@ -248,7 +248,7 @@ void ws_bridge_arm(struct ws_wire *wire)
     else {
         if (config->websocket.ping_us != 0)
             at = wire->ping_us;
-        if ((wire->writing || wire->first != NULL) && wire->progress_us + config->send_timeout_us < at)
+        if ((wire->writing || !ws_queue_is_empty(&wire->queue)) && wire->progress_us + config->send_timeout_us < at)
             at = wire->progress_us + config->send_timeout_us;
     }
     if (at != UINT64_MAX)
@@ -266,7 +266,7 @@ static bool is_stalled(struct ws_wire *wire, uint64_t now)
 {
     struct tcp_info info;
     socklen_t len = sizeof(info);
-    if ((!wire->writing && wire->first == NULL) ||
+    if ((!wire->writing && ws_queue_is_empty(&wire->queue)) ||
         now < wire->progress_us + wire->session.site->config->send_timeout_us)
         return false;
     if (getsockopt(h2o_socket_get_fd(wire->client), IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||

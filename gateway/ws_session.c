@@ -6,13 +6,6 @@
 /* libwebsockets' own value for a close frame, which its public header leaves out. */
 #define WRITE_CLOSE ((enum lws_write_protocol)4)
 
-struct ws_queued {
-    struct ws_queued *next;
-    size_t len;
-    enum ws_kind kind;
-    unsigned char bytes[]; /* LWS_PRE, then the message */
-};
-
 /* In the order in which they fire. */
 static void on_established(struct ws_wire *wire, struct lws *wsi);
 static void on_receive(struct ws_wire *wire, struct lws *wsi, struct span bytes);
@@ -51,7 +44,7 @@ int ws_session_on_event(struct lws *wsi, enum lws_callback_reasons reason, void 
 static void on_established(struct ws_wire *wire, struct lws *wsi)
 {
     wire->wsi = wsi;
-    if (wire->first != NULL || wire->closing)
+    if (!ws_queue_is_empty(&wire->queue) || wire->closing)
         lws_callback_on_writable(wsi);
 }
 
@@ -90,7 +83,7 @@ static bool on_peer_close(struct ws_wire *wire, unsigned char *payload, size_t l
     wire->closing = true;
     wire->close_issued = true;
     wire->close_by_us = clock_us() + WS_CLOSE_US;
-    ws_session_drop_queue(wire);
+    ws_queue_drop(&wire->queue);
     ws_bridge_arm(wire);
     return true;
 }
@@ -110,59 +103,13 @@ static void on_closed(struct ws_wire *wire)
 
 /* ---- to the client ---- */
 
-static enum lws_write_protocol write_kind(enum ws_kind kind)
+static void count_sent(void *ctx, enum ws_kind kind, size_t len)
 {
-    static const enum lws_write_protocol kinds[] = {
-        [WS_TEXT] = LWS_WRITE_TEXT,
-        [WS_BINARY] = LWS_WRITE_BINARY,
-        [WS_TEXT_BEGIN] = LWS_WRITE_TEXT | LWS_WRITE_NO_FIN,
-        [WS_BINARY_BEGIN] = LWS_WRITE_BINARY | LWS_WRITE_NO_FIN,
-        [WS_MORE] = LWS_WRITE_CONTINUATION | LWS_WRITE_NO_FIN,
-        [WS_END] = LWS_WRITE_CONTINUATION,
-    };
-    return kinds[kind];
-}
-
-static void count_sent(struct ws_wire *wire, enum ws_kind kind, size_t len)
-{
+    struct ws_wire *wire = ctx;
     bool last = kind == WS_TEXT || kind == WS_BINARY || kind == WS_END;
     wire->bytes_out += len;
     wire->messages_out += last;
     telemetry_websocket_sent(wire->series, last, len);
-}
-
-static void copy_pieces(unsigned char *to, const struct span *pieces, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (pieces[i].len != 0)
-            memcpy(to, pieces[i].base, pieces[i].len);
-        to += pieces[i].len;
-    }
-}
-
-static void enqueue(struct ws_wire *wire, enum ws_kind kind, const struct span *pieces, size_t count, size_t len)
-{
-    struct ws_queued *message = h2o_mem_alloc(sizeof(*message) + LWS_PRE + len);
-    message->next = NULL;
-    message->len = len;
-    message->kind = kind;
-    copy_pieces(message->bytes + LWS_PRE, pieces, count);
-    *wire->last = message;
-    wire->last = &message->next;
-    wire->queued += len + sizeof(*message);
-    if (wire->queued >= WS_QUEUE_HIGH)
-        wire->was_full = true;
-}
-
-void ws_session_drop_queue(struct ws_wire *wire)
-{
-    while (wire->first != NULL) {
-        struct ws_queued *message = wire->first;
-        wire->first = message->next;
-        free(message);
-    }
-    wire->last = &wire->first;
-    wire->queued = 0;
 }
 
 static void ask_for_writable(struct ws_wire *wire)
@@ -181,28 +128,28 @@ enum ws_sent ws_send(struct ws_session *session, enum ws_kind kind, const struct
         len += pieces[i].len;
     if (wire->closing || wire->broken)
         return WS_CLOSED;
-    if (wire->phase == WS_OPEN && wire->wsi != NULL && wire->first == NULL && LWS_PRE + len <= WS_SCRATCH &&
+    if (wire->phase == WS_OPEN && wire->wsi != NULL && ws_queue_is_empty(&wire->queue) && LWS_PRE + len <= WS_SCRATCH &&
         !lws_partial_buffered(wire->wsi)) {
         unsigned char *scratch = ws_loop_scratch(session->worker->ws_loop);
-        copy_pieces(scratch + LWS_PRE, pieces, count);
+        ws_queue_gather(scratch, pieces, count);
         count_sent(wire, kind, len);
-        if (lws_write(wire->wsi, scratch + LWS_PRE, len, write_kind(kind)) < 0)
+        if (!ws_queue_write(wire->wsi, kind, scratch, len))
             ws_bridge_break(wire);
         else if (!wire->corked)
             ws_tunnel_pump(wire);
         return wire->broken ? WS_CLOSED : WS_SENT;
     }
-    if (wire->first != NULL && wire->queued + len > WS_QUEUE_MAX) {
+    if (!ws_queue_is_empty(&wire->queue) && wire->queue.bytes + len > WS_QUEUE_MAX) {
         ws_session_fail(wire, WS_CLOSE_TRY_LATER, "the client reads too slowly");
         return WS_CLOSED;
     }
-    if (wire->first == NULL) {
+    if (ws_queue_is_empty(&wire->queue)) {
         if (!wire->writing)
             wire->progress_us = clock_us(); /* from which on the client owes some */
         ask_for_writable(wire);
     }
-    enqueue(wire, kind, pieces, count, len);
-    return wire->was_full ? WS_FULL : WS_SENT;
+    ws_queue_add(&wire->queue, kind, pieces, count, len);
+    return wire->queue.is_full ? WS_FULL : WS_SENT;
 }
 
 void ws_cork(struct ws_session *session)
@@ -220,13 +167,13 @@ void ws_uncork(struct ws_session *session)
 
 bool ws_is_full(const struct ws_session *session)
 {
-    return ws_wire_of(session)->was_full;
+    return ws_wire_of(session)->queue.is_full;
 }
 
 void ws_session_ping(struct ws_wire *wire)
 {
     unsigned char nothing[LWS_PRE];
-    if (wire->wsi == NULL || wire->first != NULL || lws_partial_buffered(wire->wsi))
+    if (wire->wsi == NULL || !ws_queue_is_empty(&wire->queue) || lws_partial_buffered(wire->wsi))
         return;
     if (lws_write(wire->wsi, nothing + LWS_PRE, 0, LWS_WRITE_PING) < 0)
         ws_bridge_break(wire);
@@ -254,26 +201,13 @@ static void on_writable(struct ws_wire *wire)
 {
     if (wire->phase == WS_HANDSHAKE || wire->phase == WS_UPGRADING)
         return; /* the 101 goes first; it asks again */
-    while (wire->first != NULL && !lws_partial_buffered(wire->wsi)) {
-        struct ws_queued *message = wire->first;
-        wire->first = message->next;
-        if (wire->first == NULL)
-            wire->last = &wire->first;
-        wire->queued -= message->len + sizeof(*message);
-        count_sent(wire, message->kind, message->len);
-        int written = lws_write(wire->wsi, message->bytes + LWS_PRE, message->len, write_kind(message->kind));
-        free(message);
-        if (written < 0) {
-            ws_bridge_break(wire);
-            return;
-        }
+    if (!ws_queue_flush(&wire->queue, wire->wsi, count_sent, wire)) {
+        ws_bridge_break(wire);
+        return;
     }
-    if (wire->was_full && wire->queued < WS_QUEUE_HIGH / 2) {
-        wire->was_full = false;
-        if (wire->session.type->writable != NULL && !wire->closing)
-            wire->session.type->writable(&wire->session);
-    }
-    if (wire->first != NULL)
+    if (ws_queue_has_drained(&wire->queue) && wire->session.type->writable != NULL && !wire->closing)
+        wire->session.type->writable(&wire->session);
+    if (!ws_queue_is_empty(&wire->queue))
         lws_callback_on_writable(wire->wsi);
     else if (wire->closing && !wire->close_issued)
         issue_close(wire);
@@ -283,16 +217,14 @@ static void on_writable(struct ws_wire *wire)
 
 static void begin_close(struct ws_wire *wire, unsigned code, struct span reason)
 {
-    size_t n = reason.len < WS_REASON_MAX ? reason.len : WS_REASON_MAX;
-    while (n < reason.len && n > 0 && (reason.base[n] & 0xc0) == 0x80)
-        n--;
+    reason = utf8_cut(reason, WS_REASON_MAX);
     wire->closing = true;
     wire->close_code = code == WS_CLOSE_NO_STATUS     ? WS_CLOSE_NORMAL
                        : ws_guard_code_is_valid(code) ? code
                                                       : WS_CLOSE_INTERNAL;
-    if (n != 0)
-        memcpy(wire->close_reason, reason.base, n);
-    wire->close_reason[n] = '\0';
+    if (reason.len != 0)
+        memcpy(wire->close_reason, reason.base, reason.len);
+    wire->close_reason[reason.len] = '\0';
     wire->close_by_us = clock_us() + WS_CLOSE_US;
     ask_for_writable(wire);
     ws_bridge_arm(wire);
@@ -314,7 +246,7 @@ void ws_session_fail(struct ws_wire *wire, unsigned code, const char *why)
 {
     if (wire->close_issued)
         return;
-    ws_session_drop_queue(wire);
+    ws_queue_drop(&wire->queue);
     wire->deaf = true;
     begin_close(wire, code, span_of(why));
 }

@@ -9,6 +9,7 @@
 #include "gateway/telemetry.h"
 #include "gateway/ws_bridge.h"
 #include "gateway/ws_loop.h"
+#include "gateway/ws_queue.h"
 
 #define WS_RX_BUFFER 4096 /* libwebsockets holds so much for each connection */
 #define WS_TX_PACKET 65536
@@ -20,8 +21,6 @@ enum ws_phase {
     WS_OPEN,
     WS_LINGERING, /* all is said; what the client still sends is dropped, so that it reads the close frame */
 };
-
-struct ws_queued; /* a message that waits */
 
 struct ws_wire {
     struct ws_session session;
@@ -43,9 +42,8 @@ struct ws_wire {
     bool up_stopped; /* not reading from libwebsockets, because of that */
     bool up_ended;
     uint64_t progress_us, acknowledged;
-    struct ws_queued *first, **last;
-    size_t queued;
-    bool was_full, corked;
+    struct ws_queue queue;
+    bool corked;
 
     /* From the client. */
     size_t cleared; /* bytes of client->input that may pass */
@@ -78,8 +76,6 @@ void ws_session_fail(struct ws_wire *wire, unsigned code, const char *why);
 
 /* Sends a ping, if libwebsockets has nothing that must go before. */
 void ws_session_ping(struct ws_wire *wire);
-
-void ws_session_drop_queue(struct ws_wire *wire);
 
 /* The connection is beyond saving: it ends as soon as the loop turns. */
 void ws_bridge_break(struct ws_wire *wire);

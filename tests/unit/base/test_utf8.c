@@ -93,12 +93,26 @@ START_TEST(every_pair_and_many_random_texts_are_as_the_rule_says)
 }
 END_TEST
 
+START_TEST(a_cut_leaves_whole_characters)
+{
+    struct span text = SPAN("a\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80z"); /* of 1, 2, 3, 4 and 1 bytes */
+    static const size_t lens[] = {0, 1, 1, 3, 3, 3, 6, 6, 6, 6, 10, 11, 11};
+    for (size_t max = 0; max < sizeof(lens) / sizeof(lens[0]); max++) {
+        struct span cut = utf8_cut(text, max);
+        ck_assert_ptr_eq(cut.base, text.base);
+        ck_assert_uint_eq(cut.len, lens[max]);
+    }
+    ck_assert_uint_eq(utf8_cut(SPAN_NONE, 5).len, 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("utf8");
     TCase *tcase = tcase_create("utf8");
     tcase_add_test(tcase, good_and_bad_texts);
     tcase_add_test(tcase, every_pair_and_many_random_texts_are_as_the_rule_says);
+    tcase_add_test(tcase, a_cut_leaves_whole_characters);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
