@@ -60,6 +60,16 @@ start_fake() {
     die "the model-server fake does not start"
 }
 
+# by_transport TRANSPORT H1 TLS H2 H2TLS: sets how to the words that belong to the transport
+by_transport() {
+    case $1 in
+    h1) how=$2 ;;
+    tls) how=$3 ;;
+    h2) how=$4 ;;
+    h2tls) how=$5 ;;
+    esac
+}
+
 # nginx_conf NAME ADDRESS TRANSPORT. Bodies stay in memory and are read whole before they are passed on, as weir does it;
 # nginx-cache has open_file_cache and no sendfile, with which it is fastest here.
 nginx_conf() {
@@ -67,12 +77,7 @@ nginx_conf() {
     [ "$(id -u)" = 0 ] && user="user root;"
     processes=1
     [ "$1" = nginx-2 ] && processes=2
-    case $3 in
-    h1) how= ;;
-    tls) how=" ssl" ;;
-    h2) how=" http2" ;;
-    h2tls) how=" ssl http2" ;;
-    esac
+    by_transport "$3" "" " ssl" " http2" " ssl http2"
     cat <<END
 $user
 daemon off;
@@ -136,12 +141,8 @@ END
 
 # haproxy_conf ADDRESS TRANSPORT: with http-reuse always and http-no-delay, which suit it best here
 haproxy_conf() {
-    case $2 in
-    h1) how= ;;
-    tls) how=" ssl crt $tmp/both.pem alpn http/1.1" ;;
-    h2) how=" proto h2" ;;
-    h2tls) how=" ssl crt $tmp/both.pem alpn h2" ;;
-    esac
+    tls=" ssl crt $tmp/both.pem alpn"
+    by_transport "$2" "" "$tls http/1.1" " proto h2" "$tls h2"
     cat <<END
 global
     nbthread 1

@@ -6,7 +6,8 @@ import threading
 import time
 
 from harness import KEY, Options, free_port, limit, smoke, wait_until
-from websocket import BINARY, CLOSE, CONT, PING, PONG, TEXT, Closed, WebSocket, frame
+from websocket import WebSocket
+from ws_frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame
 from ws_server import Server, echo
 
 PATH = "/v1/realtime?model=gpt-realtime"

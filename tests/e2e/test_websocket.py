@@ -8,7 +8,8 @@ import socket
 import time
 
 from harness import KEY, Options, limit, smoke, wait_until
-from websocket import BINARY, CLOSE, CONT, PING, PONG, TEXT, Closed, WebSocket, close_payload, frame, handshake_headers
+from websocket import WebSocket, handshake_headers
+from ws_frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, Closed, close_payload, frame
 
 UNKNOWN = json.dumps({"id": "é", "cancel": True}, ensure_ascii=False)  # a message with one answer, whatever the backend
 

@@ -4,7 +4,8 @@ import statistics
 import time
 
 from harness import KEY, Options, chat, limit, mono_us, smoke, wait_until
-from websocket import BINARY, TEXT, WebSocket, frame
+from websocket import WebSocket
+from ws_frames import BINARY, TEXT, frame
 
 HELLO = [{"role": "user", "content": "Hello"}]
 

@@ -1,19 +1,17 @@
 """A backend that speaks WebSocket, as correct, or as wrong, as a scenario wants it: each connection is a thread that runs
 the scenario's own function on a `Peer`."""
-import base64
-import hashlib
 import socket
 import ssl
 import threading
 
-from websocket import CLOSE, GUID, PING, PONG, TEXT, Closed, close_payload, frame, mask
+from ws_frames import CLOSE, Closed, Frames, accept_key
 
 
-class Peer:
+class Peer(Frames):
     """One connection of a client's, whose request has been read."""
     def __init__(self, sock):
-        self.sock, self.buffer = sock, b""
-        head = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        super().__init__(sock, masks=False)
+        head = self.until(b"\r\n\r\n").decode("latin-1").split("\r\n")
         self.method, self.target, _ = head[0].split(" ", 2)
         self.headers = {}
         for line in head[1:]:
@@ -24,83 +22,23 @@ class Peer:
 
     def _fill(self):
         try:
-            data = self.sock.recv(65536)
+            super()._fill()
         except (ConnectionResetError, ssl.SSLError) as e:
             raise Closed from e
-        if not data:
-            raise Closed
-        self.buffer += data
-
-    def _until(self, mark):
-        while mark not in self.buffer:
-            self._fill()
-        found, self.buffer = self.buffer.split(mark, 1)
-        return found
-
-    def _take(self, n):
-        while len(self.buffer) < n:
-            self._fill()
-        taken, self.buffer = self.buffer[:n], self.buffer[n:]
-        return taken
-
-    def raw(self, data):
-        self.sock.sendall(data)
 
     def answer(self, status, *headers, body=b""):
         lines = [f"HTTP/1.1 {status}", *headers, f"content-length: {len(body)}"]
         self.raw("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
     def accept(self, protocol=None, key=None, headers=()):
-        key = key or base64.b64encode(hashlib.sha1(self.headers["sec-websocket-key"].encode() + GUID).digest()).decode()
+        key = key or accept_key(self.headers["sec-websocket-key"])
         lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {key}", *headers]
         if protocol:
             lines.append(f"Sec-WebSocket-Protocol: {protocol}")
         self.raw("\r\n".join(lines).encode() + b"\r\n\r\n")
 
-    def send(self, opcode, payload=b"", **options):
-        self.raw(frame(opcode, payload, masked=False, **options))
-
-    def text(self, text):
-        self.send(TEXT, text)
-
-    def read_frame(self):
-        first, second = self._take(2)
-        assert second & 0x80, "a client's frames have a mask"
-        assert not first & 0x70
-        n = second & 0x7f
-        if n == 126:
-            n = int.from_bytes(self._take(2), "big")
-        elif n == 127:
-            n = int.from_bytes(self._take(8), "big")
-        key = self._take(4)
-        return bool(first & 0x80), first & 15, mask(key, self._take(n))
-
-    def read(self):
-        """(opcode, payload) of the next message, or of a close; pings are answered, pongs kept."""
-        opcode, payload = None, b""
-        while True:
-            fin, code, data = self.read_frame()
-            if code == PING:
-                self.send(PONG, data)
-            elif code == PONG:
-                self.pongs.append(data)
-            elif code == CLOSE:
-                return code, data
-            else:
-                assert (code == 0) == (opcode is not None), "fragments are mixed up"
-                opcode = code or opcode
-                payload += data
-                if fin:
-                    return opcode, payload
-
-    def read_close(self):
-        """The code and reason of the close frame that comes next."""
-        opcode, data = self.read()
-        assert opcode == CLOSE, (opcode, data)
-        return (int.from_bytes(data[:2], "big"), data[2:].decode()) if data else (1005, "")
-
     def close(self, code=1000, reason=""):
-        self.send(CLOSE, close_payload(code, reason) if code else b"")
+        self.send_close(code, reason)
 
 
 def echo(peer):

@@ -8,7 +8,8 @@ import time
 
 from accounts import Asked
 from http2 import Http2
-from websocket import CLOSE, TEXT, WebSocket
+from websocket import WebSocket
+from ws_frames import CLOSE, TEXT
 from wire import Truncated, Wire
 
 KEY = "sk-soak-main-0000000000"
