@@ -17,10 +17,15 @@ bool units_duration(struct span text, uint64_t *us);
  * or more. */
 bool units_size(struct span text, uint64_t *bytes);
 
-/* The other way round, with the largest unit that leaves a whole number: "10m", "256MiB". Microseconds below one
- * millisecond are left out. Returns `text`. */
+/* Room for either of the two texts below, with their NUL. */
 #define UNITS_TEXT_MAX 32
+
+/* Microseconds as units_duration reads them, with the largest unit that leaves a whole number: "10m". What is below one
+ * millisecond is left out. Returns `text`. */
 const char *units_print_duration(uint64_t us, char text[UNITS_TEXT_MAX]);
+
+/* Bytes as units_size reads them, with the largest power of two that leaves a whole number: "256MiB". Returns `text`.
+ */
 const char *units_print_size(uint64_t bytes, char text[UNITS_TEXT_MAX]);
 
 /* A whole number in decimal digits only, at most `max`. */

@@ -18,16 +18,19 @@ struct limit_decision {
     const struct config_limit *of[STORE_ASKS_MAX]; /* NULL: the key's own */
 };
 
-/* Everything that applies to the call at the step it is at. */
+/* Everything that applies to the call at the step it is at. `common`: with keys for Redis, the same in all gateways;
+ * else with this process's own secret. */
 void limit_gather(struct limit_decision *decision, struct call *call, bool common);
 
-/* The places that max_streams counts and the call has not asked for yet. */
+/* What a call asks of max_streams. */
 struct limit_places {
     size_t count;
     struct redis_place places[REDIS_PLACES_MAX];
     unsigned char which[REDIS_PLACES_MAX]; /* 0: the key's, 1: all together */
 };
 
+/* The places that max_streams counts and the call does not have yet; none for a message, which is under its socket's.
+ * `common` as for limit_gather. */
 void limit_places(const struct call *call, bool common, struct limit_places *places);
 
 /* Where a limit of a round comes from. */

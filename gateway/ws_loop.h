@@ -18,23 +18,26 @@ struct ws_loop;
  * libuv plug-in is missing, or descriptors are). */
 struct ws_loop *ws_loop_get(struct worker *worker);
 
+/* libwebsockets' one context, for what is asked of no single virtual host; the loop's own. */
 struct lws_context *ws_loop_context(struct ws_loop *loop);
 
 /* The virtual host whose one protocol is the session's; for connections from clients. */
 struct lws_vhost *ws_loop_server(struct ws_loop *loop);
 
+#define WS_CLIENTS_MAX 1024
+
 /* A virtual host for connections to backends over TLS in this context (NULL: in clear text), made at the first call;
  * its one protocol is ws_backend's. The context is counted: it stays though its backend goes with a reload, for as long
  * as anybody uses the host and a while longer. NULL if there is no memory for it, or there are more than
  * WS_CLIENTS_MAX. */
-#define WS_CLIENTS_MAX 1024
 struct lws_vhost *ws_loop_client(struct worker *worker, SSL_CTX *tls);
 
 /* Ends one use of it: there must be as many as calls that gave it. */
 void ws_loop_client_done(struct ws_loop *loop, const struct lws_vhost *vhost);
 
-/* WS_SCRATCH bytes for what is copied on at once; whoever uses it lets go of it before anybody else is called. */
 #define WS_SCRATCH ((size_t)64 * 1024)
+
+/* WS_SCRATCH bytes for what is copied on at once; whoever uses it lets go of it before anybody else is called. */
 unsigned char *ws_loop_scratch(struct ws_loop *loop);
 
 /* Something was done to libwebsockets from outside: the libuv loop runs once before the worker waits again. */

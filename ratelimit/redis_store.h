@@ -47,6 +47,8 @@ struct redis_hit {
     uint64_t _open_us; /* its reservations were last renewed */
 };
 
+/* A store that holds nothing yet; the settings are copied, what they point to is not. Never NULL. On the link's thread,
+ * like all of them. */
 struct redis_store *redis_store_create(const struct redis_store_settings *settings);
 
 /* Answers what still waits with REDIS_DOWN, and forgets what is held. Before the link is destroyed. */

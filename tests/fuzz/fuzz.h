@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+/* libFuzzer's entry: one input, valid during the call only. Returns 0. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* As assert, whatever NDEBUG is. */
