@@ -1,5 +1,5 @@
 #include "backends/backend.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -268,11 +268,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("backend");
     TCase *tcase = tcase_create("backend");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tcase);
     tcase_add_loop_test(tcase, parses_urls, 0, COUNT(good_urls));
     tcase_add_loop_test(tcase, refuses_bad_urls, 0, COUNT(bad_urls));
     tcase_add_test(tcase, refuses_what_is_too_long);
@@ -282,8 +279,5 @@ int main(void)
     tcase_add_loop_test(tcase, matches_globs, 0, COUNT(globs));
     tcase_add_test(tcase, globs_stay_cheap);
     tcase_add_test(tcase, chooses_the_upstream_name);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("backend", tcase);
 }

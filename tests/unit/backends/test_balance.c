@@ -1,5 +1,5 @@
 #include "backends/balance.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdio.h>
 
 #define SERVERS_MAX 100
@@ -233,11 +233,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("balance");
     TCase *tests = tcase_create("balance");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_add_test(tests, round_robin_is_smooth_and_exact);
     tcase_add_test(tests, least_requests_follows_the_speed_of_servers);
     tcase_add_test(tests, least_requests_gives_idle_equals_turns_by_weight);
@@ -250,8 +247,5 @@ int main(void)
     tcase_add_test(tests, latency_prefers_the_fast_and_tries_the_unknown);
     tcase_add_test(tests, latency_jumps_up_and_fades);
     tcase_add_test(tests, hashes_depend_on_every_byte_and_on_the_length);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("balance", tests);
 }

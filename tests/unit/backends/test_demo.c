@@ -1,7 +1,7 @@
 #include "backends/demo_reply.h"
 #include "backends/exchange_kind.h"
 #include "base/clock.h"
-#include <check.h>
+#include "run_suite.h"
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -328,7 +328,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("demo");
     TCase *tcase = tcase_create("demo");
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, whole);
@@ -339,10 +338,5 @@ int main(void)
     tcase_add_test(tcase, cancel_in_data);
     tcase_add_test(tcase, cancel_between);
     tcase_add_test(tcase, back_pressure);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("demo", tcase);
 }

@@ -1,5 +1,5 @@
 #include "backends/demo_reply.h"
-#include <check.h>
+#include "run_suite.h"
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -451,7 +451,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("demo_reply");
     TCase *tcase = tcase_create("demo_reply");
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, chat_plain);
@@ -467,10 +466,5 @@ int main(void)
     tcase_add_test(tcase, odd_messages);
     tcase_add_test(tcase, long_messages);
     tcase_add_test(tcase, deterministic);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("demo_reply", tcase);
 }

@@ -1,6 +1,6 @@
 #include "backends/fleet.h"
 #include "base/clock.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 static struct fleet_settings options;
@@ -356,11 +356,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("fleet");
     TCase *tests = tcase_create("fleet");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_set_timeout(tests, 60);
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, a_place_that_is_given_back_goes_to_who_waits_for_that_server);
@@ -374,8 +371,5 @@ int main(void)
     tcase_add_test(tests, a_list_of_models_is_new_only_if_it_differs);
     tcase_add_test(tests, probes_do_not_eject_the_only_one_that_lists_a_model);
     tcase_add_test(tests, a_place_shares_the_settings_of_its_root_and_outlives_its_membership);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("fleet", tests);
 }

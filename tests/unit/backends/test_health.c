@@ -1,5 +1,5 @@
 #include "backends/health.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stddef.h>
 
 #define SECOND UINT64_C(1000000)
@@ -267,11 +267,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("health");
     TCase *tests = tcase_create("health");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_add_checked_fixture(tests, setup, NULL);
     tcase_add_test(tests, failures_in_a_row_eject);
     tcase_add_test(tests, deaths_in_a_row_eject_though_each_had_its_first_token);
@@ -291,8 +288,5 @@ int main(void)
     tcase_add_test(tests, zero_turns_a_rule_off);
     tcase_add_test(tests, the_share_grows_from_a_tenth_to_all);
     tcase_add_test(tests, what_a_backend_leaves_open_is_inherited);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("health", tests);
 }

@@ -1,6 +1,6 @@
 #include "backends/http_head.h"
 #include "base/strbuf.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -374,11 +374,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("http_head");
     TCase *tests = tcase_create("http_head");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, a_head_is_read);
     tcase_add_test(tests, heads_may_come_in_pieces);
@@ -390,8 +387,5 @@ int main(void)
     tcase_add_test(tests, hop_by_hop_headers_end_here);
     tcase_add_test(tests, content_types_are_recognised);
     tcase_add_test(tests, survives_any_byte_anywhere);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("http_head", tests);
 }

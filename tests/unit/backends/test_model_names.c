@@ -1,6 +1,6 @@
 #include "backends/model_names.h"
 #include "base/strbuf.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 static struct model_names *parse(const char *text)
@@ -97,16 +97,10 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("model_names");
     TCase *tcase = tcase_create("model_names");
     tcase_add_test(tcase, names_are_sorted_and_none_stands_twice);
     tcase_add_test(tcase, what_is_no_list_is_told_apart);
     tcase_add_test(tcase, there_is_a_most_of_it);
     tcase_add_test(tcase, equal_lists_are_equal);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_suite("model_names", tcase);
 }

@@ -1,5 +1,5 @@
 #include "backends/pool.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -531,11 +531,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("pool");
     TCase *tests = tcase_create("pool");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, equals_take_turns);
     tcase_add_test(tests, equals_take_turns_whatever_else_is_asked_for);
@@ -556,8 +553,5 @@ int main(void)
     tcase_add_test(tests, a_full_server_is_passed_over_and_a_place_goes_to_whoever_waits);
     tcase_add_test(tests, servers_come_and_go_while_requests_run);
     tcase_add_test(tests, what_a_server_lists_is_what_it_serves);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("pool", tests);
 }

@@ -1,5 +1,5 @@
 #include "backends/prefix.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 #define LONG_PROMPT 100000
@@ -118,19 +118,13 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("prefix");
     TCase *tests = tcase_create("prefix");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, prompts_share_the_hashes_of_what_they_share);
     tcase_add_test(tests, lengths);
     tcase_add_test(tests, the_longest_known_part_says_who);
     tcase_add_test(tests, the_table_is_bounded_and_forgets_the_oldest);
     tcase_add_test(tests, ids_up_to_the_last);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("prefix", tests);
 }

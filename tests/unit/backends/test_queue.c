@@ -1,5 +1,5 @@
 #include "backends/queue.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -156,11 +156,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("queue");
     TCase *tests = tcase_create("queue");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_add_checked_fixture(tests, setup, NULL);
     tcase_add_test(tests, one_key_is_served_in_order);
     tcase_add_test(tests, a_key_with_a_thousand_requests_does_not_delay_the_others);
@@ -168,8 +165,5 @@ int main(void)
     tcase_add_test(tests, it_holds_no_more_than_its_maximum);
     tcase_add_test(tests, an_entry_that_does_not_fit_holds_nobody_up);
     tcase_add_test(tests, random_operations);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("queue", tests);
 }

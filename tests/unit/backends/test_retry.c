@@ -1,5 +1,5 @@
 #include "backends/retry.h"
-#include <check.h>
+#include "run_suite.h"
 
 static struct retry_settings settings;
 static struct retry_budget budget;
@@ -72,19 +72,13 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("retry");
     TCase *tests = tcase_create("retry");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_add_checked_fixture(tests, setup, NULL);
     tcase_add_test(tests, a_quiet_gateway_has_a_few);
     tcase_add_test(tests, an_outage_costs_a_fifth_more_not_a_multiple);
     tcase_add_test(tests, what_is_saved_up_is_bounded);
     tcase_add_test(tests, no_budget_no_retry);
     tcase_add_test(tests, back_off_doubles_within_its_bounds_and_has_chance_in_it);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("retry", tests);
 }

@@ -1,5 +1,5 @@
 #include "base/bucket.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 static const struct bucket_rate rate = {.burst = 3, .per_second = 10};
@@ -78,11 +78,5 @@ int main(void)
     tcase_add_test(tc, what_is_refused_takes_nothing);
     tcase_add_test(tc, what_is_given_back_is_there_again_and_never_more_than_the_burst);
     tcase_add_test(tc, a_clock_that_steps_back_does_no_harm);
-    Suite *suite = suite_create("bucket");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("bucket", tc);
 }

@@ -1,5 +1,5 @@
 #include "base/deadline.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 #define CROWD 2000
@@ -238,11 +238,5 @@ int main(void)
     tcase_add_test(tc, callbacks_may_free_themselves_and_others);
     tcase_add_test(tc, random_operations_agree_with_a_plain_table);
     tcase_add_test(tc, dispose_forgets_without_calling);
-    Suite *suite = suite_create("deadline");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("deadline", tc);
 }

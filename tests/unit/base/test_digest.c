@@ -1,5 +1,5 @@
 #include "base/digest.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdio.h>
 
 static const char *hex(struct span bytes)
@@ -26,13 +26,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("digest");
     TCase *tcase = tcase_create("digest");
     tcase_add_test(tcase, the_standards_examples);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("digest", tcase);
 }

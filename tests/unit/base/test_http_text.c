@@ -1,5 +1,5 @@
 #include "base/http_text.h"
-#include <check.h>
+#include "run_suite.h"
 
 START_TEST(what_may_stand_in_a_line)
 {
@@ -45,15 +45,9 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("http_text");
     TCase *tcase = tcase_create("http_text");
     tcase_add_test(tcase, what_may_stand_in_a_line);
     tcase_add_test(tcase, tokens);
     tcase_add_test(tcase, lists);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("http_text", tcase);
 }

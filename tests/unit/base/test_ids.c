@@ -1,5 +1,5 @@
 #include "base/ids.h"
-#include <check.h>
+#include "run_suite.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -208,11 +208,5 @@ int main(void)
     tcase_add_test(tc, sane_request_ids);
     tcase_add_loop_test(tc, traceparent, 0, (int)(sizeof(traceparents) / sizeof(traceparents[0])));
     tcase_add_test(tc, traceparent_of_every_length);
-    Suite *suite = suite_create("ids");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("ids", tc);
 }

@@ -1,6 +1,6 @@
 #include "base/json_scan.h"
 #include "base/strbuf.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 /* Scans a copy of exactly that size, so that AddressSanitizer sees a read outside of it. */
@@ -474,9 +474,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("json_scan");
     TCase *tcase = tcase_create("json_scan");
-    SRunner *runner = srunner_create(suite);
 
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, good_texts);
@@ -489,9 +487,5 @@ int main(void)
     tcase_add_test(tcase, decoded_strings);
     tcase_add_test(tcase, whole_numbers);
     tcase_add_test(tcase, array_elements);
-    suite_add_tcase(suite, tcase);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("json_scan", tcase);
 }

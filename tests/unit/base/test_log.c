@@ -1,7 +1,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/log_writer.h"
-#include <check.h>
+#include "run_suite.h"
 #include <fcntl.h>
 #include <jansson.h>
 #include <pthread.h>
@@ -408,11 +408,5 @@ int main(void)
     tcase_add_test(tc, stop_gives_up_a_thread_that_hangs_in_write);
     tcase_add_test(tc, a_broken_pipe_is_survived);
     tcase_add_test(tc, without_the_thread_lines_go_to_stderr);
-    Suite *suite = suite_create("log");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("log", tc);
 }

@@ -1,5 +1,5 @@
 #include "base/metrics.h"
-#include <check.h>
+#include "run_suite.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -230,11 +230,5 @@ int main(void)
     tcase_add_test(tc, long_values_are_cut_at_a_character);
     tcase_add_test(tc, histogram);
     tcase_add_test(tc, scrapes_while_others_write);
-    Suite *suite = suite_create("metrics");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("metrics", tc);
 }

@@ -1,5 +1,5 @@
 #include "base/query.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -142,7 +142,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("query");
     TCase *tests = tcase_create("query");
     tcase_add_test(tests, parameters_are_found_and_decoded);
     tcase_add_test(tests, what_is_not_there_is_not_found);
@@ -153,10 +152,5 @@ int main(void)
     tcase_add_test(tests, a_key_is_the_first_of_its_name);
     tcase_add_test(tests, what_is_encoded_is_decoded_again);
     tcase_add_test(tests, utf8_is_checked_and_counted);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("query", tests);
 }

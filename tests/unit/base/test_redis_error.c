@@ -1,5 +1,5 @@
 #include "base/redis_error.h"
-#include <check.h>
+#include "run_suite.h"
 
 static const struct {
     const char *text;
@@ -55,11 +55,5 @@ int main(void)
     TCase *tc = tcase_create("redis_error");
     tcase_add_loop_test(tc, means, 0, (int)(sizeof(errors) / sizeof(errors[0])));
     tcase_add_test(tc, printed_plainly_and_without_secrets);
-    Suite *suite = suite_create("redis_error");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("redis_error", tc);
 }

@@ -1,6 +1,6 @@
 #include "base/redis_link.h"
 #include "redis_server.h"
-#include <check.h>
+#include "run_suite.h"
 #include <pthread.h>
 
 #define LONG_MS 20000 /* a busy machine; nothing here should need it */
@@ -711,11 +711,5 @@ int main(void)
     tcase_add_loop_test(tc, fakes_do_no_harm, 0, (int)(sizeof(fakes) / sizeof(fakes[0])));
     tcase_add_loop_test(tc, why_fakes_are_not_up, 0, (int)(sizeof(fakes) / sizeof(fakes[0])));
     tcase_add_loop_test(tc, nonsense_does_no_harm, 0, 4);
-    Suite *suite = suite_create("redis_link");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("redis_link", tc);
 }

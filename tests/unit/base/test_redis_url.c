@@ -1,5 +1,5 @@
 #include "base/redis_url.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdio.h>
 
 static struct redis_url url;
@@ -142,11 +142,5 @@ int main(void)
     tcase_add_loop_test(tc, reads_what_people_write, 0, (int)(sizeof(good) / sizeof(good[0])));
     tcase_add_loop_test(tc, refuses_the_rest_without_telling_secrets, 0, (int)(sizeof(bad) / sizeof(bad[0])));
     tcase_add_loop_test(tc, any_input, 0, (int)(sizeof(good) / sizeof(good[0])));
-    Suite *suite = suite_create("redis_url");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("redis_url", tc);
 }

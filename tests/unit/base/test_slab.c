@@ -1,6 +1,6 @@
 #include "base/recycle.h"
 #include "base/slab.h"
-#include <check.h>
+#include "run_suite.h"
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -135,7 +135,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("slab");
     TCase *tcase = tcase_create("slab");
     tcase_set_timeout(tcase, 120);
     tcase_add_test(tcase, blocks_keep_to_themselves);
@@ -143,10 +142,5 @@ int main(void)
     tcase_add_test(tcase, little_is_wasted);
     tcase_add_test(tcase, every_size_fills_slabs);
     tcase_add_test(tcase, few_that_stay_do_not_keep_all);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("slab", tcase);
 }

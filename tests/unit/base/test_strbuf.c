@@ -1,5 +1,5 @@
 #include "base/strbuf.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -272,11 +272,5 @@ int main(void)
     tcase_add_loop_test(tc, json_escapes, 0, (int)(sizeof(json_cases) / sizeof(json_cases[0])));
     tcase_add_test(tc, json_single_bytes);
     tcase_add_test(tc, utf8_accepts_exactly_the_code_points);
-    Suite *suite = suite_create("strbuf");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("strbuf", tc);
 }

@@ -1,5 +1,5 @@
 #include "base/units.h"
-#include <check.h>
+#include "run_suite.h"
 
 START_TEST(sizes_are_printed_as_they_are_written)
 {
@@ -39,14 +39,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("units");
     TCase *tcase = tcase_create("units");
     tcase_add_test(tcase, sizes_are_printed_as_they_are_written);
     tcase_add_test(tcase, durations_are_printed_as_they_are_written);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("units", tcase);
 }

@@ -1,6 +1,6 @@
 #include "base/strbuf.h"
 #include "base/utf8.h"
-#include <check.h>
+#include "run_suite.h"
 
 static bool whole(struct span text)
 {
@@ -108,15 +108,9 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("utf8");
     TCase *tcase = tcase_create("utf8");
     tcase_add_test(tcase, good_and_bad_texts);
     tcase_add_test(tcase, every_pair_and_many_random_texts_are_as_the_rule_says);
     tcase_add_test(tcase, a_cut_leaves_whole_characters);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("utf8", tcase);
 }

@@ -4,7 +4,7 @@
 
 #include "base/strbuf.h"
 #include "cache/key.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))

@@ -1,5 +1,5 @@
 #include "cache/blanks.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,14 +57,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("blanks");
     TCase *tests = tcase_create("blanks");
     tcase_add_test(tests, what_is_no_blank_stays_in_order);
     tcase_add_test(tests, every_pattern_of_eight);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("blanks", tests);
 }

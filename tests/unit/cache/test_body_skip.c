@@ -135,11 +135,5 @@ int main(void)
     tcase_add_test(tests, a_list_that_is_skipped_is_a_good_one);
     tcase_add_test(tests, a_list_is_not_too_deep);
     tcase_add_test(tests, a_list_that_is_skipped_has_the_key_of_one_that_is_not);
-    Suite *suite = suite_create("cache body skip");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("cache body skip", tests);
 }

@@ -1,5 +1,5 @@
 #include "cache/control.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -148,11 +148,5 @@ int main(void)
     tcase_add_test(tests, ages);
     tcase_add_test(tests, switches);
     tcase_add_test(tests, if_none_match);
-    Suite *suite = suite_create("cache control");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("cache control", tests);
 }

@@ -332,11 +332,5 @@ int main(void)
     tcase_add_test(tests, bounds_hold);
     tcase_add_test(tests, everything_in_a_question_counts);
     tcase_add_test(tests, facts_are_found);
-    Suite *suite = suite_create("cache key");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("cache key", tests);
 }

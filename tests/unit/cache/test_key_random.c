@@ -207,11 +207,5 @@ int main(void)
     tcase_add_loop_test(tests, random_trees, 0, 4);
     tcase_add_test(tests, word_lists);
     tcase_add_test(tests, damaged_bodies);
-    Suite *suite = suite_create("cache key, at random");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("cache key, at random", tests);
 }

@@ -1,7 +1,7 @@
 #include "base/clock.h"
 #include "base/strbuf.h"
 #include "cache/memory.h"
-#include <check.h>
+#include "run_suite.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -433,11 +433,5 @@ int main(void)
     tcase_add_test(tests, the_expired_make_room_before_the_old);
     tcase_add_loop_test(tests, random_load_behaves_like_the_oracle, 0, 3);
     tcase_add_test(tests, threads_share_one_store);
-    Suite *suite = suite_create("cache memory");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("cache memory", tests);
 }

@@ -1,7 +1,7 @@
 #include "base/clock.h"
 #include "cache/redis_cache.h"
 #include "redis_server.h"
-#include <check.h>
+#include "run_suite.h"
 
 #define LONG_MS 20000 /* a busy machine; nothing here should need it */
 #define TTL_US ((uint64_t)600 * 1000000)
@@ -619,7 +619,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("redis_cache");
     TCase *tc = tcase_create("redis_cache");
     tcase_set_timeout(tc, 120);
     tcase_add_checked_fixture(tc, setup, teardown);
@@ -635,10 +634,5 @@ int main(void)
     tcase_add_test(tc, test_own_purges_are_passed_over);
     tcase_add_test(tc, test_a_server_that_is_gone_or_frozen);
     tcase_add_test(tc, test_what_waits_for_redis_is_bounded);
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_suite("redis_cache", tc);
 }

@@ -1,5 +1,5 @@
 #include "cache/redis_value.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 static struct cache_key key;
@@ -276,7 +276,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("redis_value");
     TCase *tc = tcase_create("redis_value");
     tcase_set_timeout(tc, 60);
     tcase_add_checked_fixture(tc, setup, teardown);
@@ -290,10 +289,5 @@ int main(void)
     tcase_add_test(tc, test_a_piece_cut_changed_or_from_elsewhere_is_none);
     tcase_add_test(tc, test_keys_are_digits_alone);
     tcase_add_test(tc, test_noise);
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_suite("redis_value", tc);
 }

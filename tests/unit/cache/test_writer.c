@@ -1,7 +1,7 @@
 #include "base/clock.h"
 #include "base/strbuf.h"
 #include "cache/writer.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -427,11 +427,5 @@ int main(void)
     tcase_add_test(tests, what_grows_too_large_is_given_up);
     tcase_add_test(tests, the_reader_alone_sets_the_pace);
     tcase_add_test(tests, a_replay_equals_the_original_whatever_the_pattern);
-    Suite *suite = suite_create("cache writer");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("cache writer", tests);
 }

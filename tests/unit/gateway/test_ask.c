@@ -1,7 +1,7 @@
 /* What `weir ask` makes of answers: gateway/ask_reply, and the URLs of gateway/ask_link. */
 #include "gateway/ask_link.h"
 #include "gateway/ask_reply.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -365,7 +365,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("gateway/ask");
     TCase *tests = tcase_create("ask");
     tcase_add_test(tests, a_stream_is_read_however_it_is_framed);
     tcase_add_test(tests, usage_and_finish_reason_are_kept);
@@ -378,10 +377,5 @@ int main(void)
     tcase_add_test(tests, the_first_model_is_found);
     tcase_add_test(tests, no_control_character_reaches_a_terminal);
     tcase_add_test(tests, urls_are_taken_apart);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_suite("gateway/ask", tests);
 }

@@ -1,5 +1,5 @@
 #include "gateway/body.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -105,15 +105,9 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("body");
     TCase *tests = tcase_create("body");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_add_loop_test(tests, bodies_are_checked, 0, COUNT(cases));
     tcase_add_test(tests, descriptors_follow_the_convention);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("body", tests);
 }

@@ -1,6 +1,6 @@
 #include "base/strbuf.h"
 #include "gateway/call.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -345,11 +345,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("call");
     TCase *tests = tcase_create("call");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_add_checked_fixture(tests, setup, NULL);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, headers_are_found_by_name);
@@ -363,8 +360,5 @@ int main(void)
     tcase_add_test(tests, random_forms_do_no_harm);
     tcase_add_test(tests, dependencies_come_before_the_handler);
     tcase_add_test(tests, a_job_is_ended_once);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("call", tests);
 }

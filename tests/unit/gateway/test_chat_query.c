@@ -1,6 +1,6 @@
 #include "base/json_scan.h"
 #include "gateway/chat_query.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -188,16 +188,10 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("chat_query");
     TCase *tests = tcase_create("chat_query");
     tcase_add_test(tests, a_query_becomes_a_request);
     tcase_add_test(tests, what_is_wrong_is_told_as_fastapi_does);
     tcase_add_test(tests, texts_are_bounded);
     tcase_add_test(tests, all_at_once_stays_within_bounds);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("chat_query", tests);
 }

@@ -1,5 +1,5 @@
 #include "gateway/chat_request.h"
-#include <check.h>
+#include "run_suite.h"
 
 static const struct chat_defaults nothing = {SPAN_NONE, SPAN_NONE};
 
@@ -204,7 +204,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("chat_request");
     TCase *tcase = tcase_create("chat_request");
     tcase_add_test(tcase, what_is_asked_for);
     tcase_add_test(tcase, long_ids_are_refused);
@@ -213,10 +212,5 @@ int main(void)
     tcase_add_test(tcase, chunks_give_their_text_and_tell_of_errors);
     tcase_add_test(tcase, the_oldest_turns_go_first);
     tcase_add_test(tcase, turns_are_bounded_in_number);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("chat_request", tcase);
 }

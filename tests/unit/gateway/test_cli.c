@@ -1,7 +1,7 @@
 /* What the command line makes: API keys, their hashes, and the file that `weir init` writes. */
 #include "gateway/cli.h"
 #include "gateway/config.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -127,7 +127,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("gateway/cli");
     TCase *tests = tcase_create("cli");
     tcase_add_test(tests, keys_are_base64url_and_differ);
     tcase_add_test(tests, a_hash_is_sha256);
@@ -135,10 +134,5 @@ int main(void)
     tcase_add_test(tests, the_file_of_init_works_as_it_is);
     tcase_add_test(tests, the_file_of_init_works_with_everything_in_use);
     tcase_add_test(tests, the_line_of_keys_create_works_in_the_file);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_suite("gateway/cli", tests);
 }

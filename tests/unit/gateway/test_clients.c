@@ -1,6 +1,6 @@
 #include "gateway/clients.h"
+#include "run_suite.h"
 #include <arpa/inet.h>
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -151,11 +151,5 @@ int main(void)
     tcase_add_test(tc, wrong_keys_are_told_so_twenty_times_and_then_once_a_second);
     tcase_add_test(tc, strangers_by_the_hundred_thousand_do_not_push_out_who_is_connected);
     tcase_add_test(tc, an_address_that_finds_no_room_is_admitted);
-    Suite *suite = suite_create("clients");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("clients", tc);
 }

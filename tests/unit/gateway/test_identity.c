@@ -1,5 +1,5 @@
 #include "gateway/identity.h"
-#include <check.h>
+#include "run_suite.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,16 +77,10 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("identity");
     TCase *tests = tcase_create("identity");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_add_test(tests, an_identity_starts_with_its_name_alone);
     tcase_add_test(tests, models_and_routes_are_apart);
     tcase_add_test(tests, threads_share_it);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("identity", tests);
 }

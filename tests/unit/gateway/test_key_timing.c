@@ -3,7 +3,7 @@
  * instructions must be the same, in the same order, whatever the key. */
 #include "base/digest.h"
 #include "gateway/site.h"
-#include <check.h>
+#include "run_suite.h"
 #include <elf.h>
 #include <signal.h>
 #include <stdio.h>
@@ -250,18 +250,12 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("key_timing");
     TCase *tests = tcase_create("key_timing");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_set_timeout(tests, 120);
     tcase_add_unchecked_fixture(tests, prepare, clean_up);
     tcase_add_test(tests, a_wrong_hash_is_compared_as_long_however_much_of_it_is_right);
     tcase_add_test(tests, a_wrong_key_is_refused_as_fast_however_much_of_it_is_right);
     tcase_add_test(tests, a_comparison_that_stops_early_takes_another_way);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("key_timing", tests);
 }

@@ -1,6 +1,6 @@
 #include "base/strbuf.h"
 #include "gateway/models_list.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -158,11 +158,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("models_list");
     TCase *tests = tcase_create("models_list");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, names_make_a_list);
     tcase_add_test(tests, the_first_to_name_an_id_wins);
@@ -170,8 +167,5 @@ int main(void)
     tcase_add_test(tests, what_is_no_answer_adds_nothing);
     tcase_add_test(tests, deep_entries_do_no_harm);
     tcase_add_test(tests, survives_any_prefix_and_byte);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("models_list", tests);
 }

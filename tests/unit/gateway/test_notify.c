@@ -2,7 +2,7 @@
 #include "base/clock.h"
 #include "gateway/notify.h"
 #include "gateway/worker.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -122,16 +122,10 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("notify");
     TCase *tcase = tcase_create("all");
     tcase_add_checked_fixture(tcase, open_manager, close_manager);
     tcase_add_test(tcase, states_arrive_as_they_are);
     tcase_add_test(tcase, the_watchdog_is_ours_or_nobodys);
     tcase_add_test(tcase, the_watchdog_is_fed_while_every_worker_turns);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_suite("notify", tcase);
 }

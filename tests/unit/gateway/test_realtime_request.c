@@ -1,6 +1,6 @@
 #include "gateway/realtime_request.h"
 #include "gateway/ws_backend.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 static struct config config;
@@ -141,7 +141,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("realtime_request");
     TCase *tests = tcase_create("realtime_request");
     strbuf_init(&made.target, 1);
     strbuf_init(&made.protocols, 1);
@@ -151,11 +150,7 @@ int main(void)
     tcase_add_test(tests, the_target_follows_the_url);
     tcase_add_test(tests, credentials_go_no_further_than_they_should);
     tcase_add_test(tests, what_does_not_fit_or_is_not_clean_is_not_sent);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    int status = run_suite("realtime_request", tests);
     realtime_request_dispose(&made);
-    return failed == 0 ? 0 : 1;
+    return status;
 }

@@ -1,6 +1,6 @@
 #include "gateway/realtime.h"
 #include "gateway/routes.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -148,18 +148,12 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("routes");
     TCase *tests = tcase_create("routes");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_add_test(tests, patterns_cover_paths);
     tcase_add_test(tests, methods_have_bits);
     tcase_add_test(tests, allow_lists_methods);
     tcase_add_test(tests, paths_without_v1_mean_those_with);
     tcase_add_test(tests, the_table_is_sound);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("routes", tests);
 }

@@ -1,7 +1,7 @@
 #include "base/digest.h"
 #include "gateway/handle_model.h"
 #include "gateway/site.h"
-#include <check.h>
+#include "run_suite.h"
 #include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,19 +206,13 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("site");
     TCase *tests = tcase_create("site");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_add_unchecked_fixture(tests, prepare, clean_up);
     tcase_add_test(tests, the_table_is_the_default);
     tcase_add_test(tests, administration_is_there_with_a_key_for_it);
     tcase_add_test(tests, the_configuration_overrides_dependencies);
     tcase_add_test(tests, prefixes_go_to_one_backend);
     tcase_add_test(tests, keys_have_identities);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("site", tests);
 }

@@ -1,5 +1,5 @@
 #include "gateway/splice.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -100,15 +100,9 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("splice");
     TCase *tests = tcase_create("splice");
     tcase_add_test(tests, usage_is_asked_for);
     tcase_add_test(tests, what_asks_already_or_makes_no_sense_stays);
     tcase_add_test(tests, with_another_model_in_any_order);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("splice", tests);
 }

@@ -1,5 +1,5 @@
 #include "gateway/ws_guard.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdio.h>
 
 #define MAX 1000
@@ -220,7 +220,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("ws_guard");
     TCase *tcase = tcase_create("ws_guard");
     tcase_add_test(tcase, good_frames_pass_however_they_are_cut);
     tcase_add_test(tcase, wrong_headers_are_stopped_where_they_begin);
@@ -230,10 +229,5 @@ int main(void)
     tcase_add_test(tcase, codes);
     tcase_add_test(tcase, frames_have_a_budget_that_comes_back);
     tcase_add_test(tcase, random_bytes_are_judged_alike_however_they_are_cut);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("ws_guard", tcase);
 }

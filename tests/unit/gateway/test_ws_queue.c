@@ -1,5 +1,5 @@
 #include "gateway/ws_queue.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 static void add(struct ws_queue *queue, size_t len)
@@ -47,14 +47,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("ws_queue");
     TCase *tcase = tcase_create("ws_queue");
     tcase_add_test(tcase, it_is_full_until_half_is_gone);
     tcase_add_test(tcase, pieces_stand_behind_the_room_that_libwebsockets_needs);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("ws_queue", tcase);
 }

@@ -5,7 +5,7 @@
 #include "ratelimit/limit_scripts.h"
 #include "ratelimit/redis_wire.h"
 #include "redis_server.h"
-#include <check.h>
+#include "run_suite.h"
 #include <hiredis/hiredis.h>
 #include <inttypes.h>
 
@@ -124,7 +124,7 @@ static inline uint64_t random_below(uint64_t limit)
 }
 
 /* Runs the case in a Redis of its own; the exit status. */
-static inline int run_in_redis(Suite *suite, TCase *tcase)
+static inline int run_in_redis(const char *name, TCase *tcase)
 {
     if (system("command -v redis-server >/dev/null 2>&1") != 0) {
         fprintf(stderr, "SKIPPED: redis-server is not installed; the scripts were not tested\n");
@@ -133,12 +133,7 @@ static inline int run_in_redis(Suite *suite, TCase *tcase)
     tcase_add_unchecked_fixture(tcase, connect_and_load, disconnect);
     tcase_add_checked_fixture(tcase, forget_all, NULL);
     tcase_set_timeout(tcase, 120);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(name, tcase);
 }
 
 #endif

@@ -1,6 +1,6 @@
 #include "base/digest.h"
 #include "ratelimit/key.h"
-#include <check.h>
+#include "run_suite.h"
 #include <endian.h>
 #include <openssl/core_names.h>
 #include <openssl/evp.h>
@@ -177,11 +177,5 @@ int main(void)
     tcase_add_test(tc, no_text_passes_for_another_split);
     tcase_add_test(tc, each_thing_a_limit_is_makes_another_key);
     tcase_add_test(tc, secrets_differ_and_matter);
-    Suite *suite = suite_create("key");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("key", tc);
 }

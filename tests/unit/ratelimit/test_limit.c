@@ -1,5 +1,5 @@
 #include "ratelimit/limit.h"
-#include <check.h>
+#include "run_suite.h"
 #include <stdlib.h>
 
 /* Parses a copy of the exact size, so that reading beyond the end is seen. */
@@ -299,11 +299,5 @@ int main(void)
     tcase_add_test(tc, nul_bytes_and_no_bytes);
     tcase_add_test(tc, any_text_is_safe);
     tcase_add_test(tc, names);
-    Suite *suite = suite_create("limit");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("limit", tc);
 }

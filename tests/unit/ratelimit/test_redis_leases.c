@@ -234,7 +234,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("redis_leases");
     TCase *tcase = tcase_create("leases");
     tcase_add_loop_test(tcase, reservations_count_until_they_are_settled, 0, 3);
     tcase_add_loop_test(tcase, reservations_of_the_dead_lapse, 0, 3);
@@ -244,5 +243,5 @@ int main(void)
     tcase_add_test(tcase, foreign_values_count_as_nothing);
     tcase_add_test(tcase, answers_that_are_none_are_refused);
     tcase_add_test(tcase, times_of_an_answer_do_not_wrap_around);
-    return run_in_redis(suite, tcase);
+    return run_in_redis("redis_leases", tcase);
 }

@@ -298,12 +298,11 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("redis_rules");
     TCase *tcase = tcase_create("rules");
     tcase_add_test(tcase, vectors);
     tcase_add_loop_test(tcase, same_answers_as_the_memory_store, 0, 12);
     tcase_add_loop_test(tcase, same_answers_when_the_clock_jumps, 0, 8);
     tcase_add_test(tcase, same_answers_of_large_numbers);
     tcase_add_loop_test(tcase, same_answers_of_long_logs, 0, 2);
-    return run_in_redis(suite, tcase);
+    return run_in_redis("redis_rules", tcase);
 }

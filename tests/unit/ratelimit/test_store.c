@@ -1,5 +1,5 @@
 #include "ratelimit/store.h"
-#include <check.h>
+#include "run_suite.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -490,11 +490,5 @@ int main(void)
     tcase_add_loop_test(tc, threads_admit_exactly_the_limit, 0, 3);
     tcase_add_loop_test(tc, threads_with_many_keys_in_a_full_store, 0, 3);
     tcase_add_loop_test(tc, random_requests_agree_with_single_states, 0, 3);
-    Suite *suite = suite_create("store");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("store", tc);
 }

@@ -1,6 +1,6 @@
 /* Every vector of vectors.txt, and properties that hold whatever comes. */
 #include "ratelimit/strategy.h"
-#include <check.h>
+#include "run_suite.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -364,11 +364,5 @@ int main(void)
     tcase_add_test(tc, idle_means_that_nothing_is_lost);
     tcase_add_test(tc, clocks_that_jump_neither_free_nor_freeze);
     tcase_add_test(tc, any_numbers_are_safe);
-    Suite *suite = suite_create("strategy");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("strategy", tc);
 }

@@ -2,8 +2,8 @@
 #ifndef WEIR_TESTS_STREAM_READER_H
 #define WEIR_TESTS_STREAM_READER_H
 
+#include "run_suite.h"
 #include "stream/stream.h"
-#include <check.h>
 #include <stdlib.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -204,15 +204,8 @@ static inline void teardown(void)
 /* Runs the tests; the program's exit status. */
 static inline int run_tests(const char *name, TCase *tests)
 {
-    Suite *suite = suite_create(name);
-    SRunner *runner = srunner_create(suite);
-
-    suite_add_tcase(suite, tests);
     tcase_add_checked_fixture(tests, setup, teardown);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite(name, tests);
 }
 
 #endif

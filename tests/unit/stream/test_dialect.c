@@ -1,5 +1,5 @@
+#include "run_suite.h"
 #include "stream/dialect.h"
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -427,9 +427,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("dialect");
     TCase *tcase = tcase_create("dialect");
-    SRunner *runner = srunner_create(suite);
 
     tcase_add_test(tcase, terminal_events);
     tcase_add_test(tcase, error_events);
@@ -441,9 +439,5 @@ int main(void)
     tcase_add_test(tcase, error_bodies);
     tcase_add_test(tcase, error_types);
     tcase_add_test(tcase, error_events_of_ours);
-    suite_add_tcase(suite, tcase);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("dialect", tcase);
 }

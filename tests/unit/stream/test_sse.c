@@ -1,5 +1,5 @@
+#include "run_suite.h"
 #include "stream/sse.h"
-#include <check.h>
 #include <stdlib.h>
 
 #define RECORDS 64
@@ -532,16 +532,10 @@ int main(void)
                                   a_cut_in_a_field_name_adds_nothing_to_the_data,
                                   a_megabyte_without_a_newline,
                                   random_pieces};
-    Suite *suite = suite_create("sse");
     TCase *tcase = tcase_create("sse");
-    SRunner *runner = srunner_create(suite);
 
     tcase_set_timeout(tcase, 60);
     for (size_t i = 0; i != sizeof(tests) / sizeof(tests[0]); ++i)
         tcase_add_test(tcase, tests[i]);
-    suite_add_tcase(suite, tcase);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("sse", tcase);
 }

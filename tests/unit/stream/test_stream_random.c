@@ -1,7 +1,7 @@
 /* A stream against a model of it: random pieces go in, several readers come, read, leave and join again at random, and
  * each must see exactly the bytes from where it joined. */
+#include "run_suite.h"
 #include "stream/stream.h"
-#include <check.h>
 #include <stdlib.h>
 
 #define ROUNDS 400
@@ -261,15 +261,9 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("stream_random");
     TCase *tests = tcase_create("stream_random");
-    SRunner *runner = srunner_create(suite);
 
-    suite_add_tcase(suite, tests);
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, every_reader_sees_every_byte);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("stream_random", tests);
 }

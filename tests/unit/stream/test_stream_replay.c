@@ -1,7 +1,7 @@
 /* Streams that are over from the start, and subscribers that only watch. */
 #include "base/strbuf.h"
+#include "run_suite.h"
 #include "stream/stream.h"
-#include <check.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -375,11 +375,5 @@ int main(void)
     tcase_add_test(tests, a_replay_is_byte_for_byte_whatever_is_read_at_a_time);
     tcase_add_test(tests, bytes_outlive_stream_and_owner);
     tcase_add_test(tests, many_threads_replay_one_set_of_chunks);
-    Suite *suite = suite_create("stream_replay");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("stream_replay", tests);
 }
