@@ -49,9 +49,10 @@ static bool another_stands(const struct fleet_server *server, struct fleet_serve
 }
 
 /* The log hears of it when it begins. */
-static void spare(struct fleet_server *server, const char *reason, const char *problem, uint64_t now_us)
+static void spare(struct fleet_server *server, enum health_failure failure, const char *reason, const char *problem,
+                  uint64_t now_us)
 {
-    if (health_spare(&server->_health, &server->settings->health, now_us))
+    if (health_spare(&server->_health, &server->settings->health, failure, now_us))
         log_state(LOG_WARN, server, "failing", reason, 0, problem);
 }
 
@@ -60,6 +61,12 @@ static void eject(struct fleet_server *server, const char *reason, const char *p
     uint64_t us = health_eject(&server->_health, &server->settings->health, reason, now_us);
     atomic_fetch_add_explicit(&server->ejections, 1, memory_order_relaxed);
     log_state(LOG_WARN, server, "ejected", reason, us, problem);
+}
+
+static void recovered(struct fleet_server *server, const char *reason)
+{
+    atomic_fetch_add_explicit(&server->recoveries, 1, memory_order_relaxed);
+    log_state(LOG_INFO, server, health_state_name(server->_health.state), reason, 0, NULL);
 }
 
 void fleet_failed(struct fleet_server *server, enum health_failure failure, struct fleet_server *const *others,
@@ -72,7 +79,7 @@ void fleet_failed(struct fleet_server *server, enum health_failure failure, stru
     if (reason != NULL && another_stands(server, others, count, now_us)) {
         eject(server, reason, problem, now_us);
     } else if (reason != NULL) {
-        spare(server, "it stays, as the last one that serves the model", problem, now_us);
+        spare(server, failure, "it stays, as the last one that serves the model", problem, now_us);
     }
     publish(server);
     pthread_mutex_unlock(&fleet->lock);
@@ -93,11 +100,9 @@ void fleet_answered(struct fleet_server *server, uint64_t latency_us, uint64_t n
     pthread_mutex_lock(&server->fleet->lock);
     bool failing = server->_health.failing_until_us != 0;
     if (health_answered(&server->_health, &server->settings->health, now_us)) {
-        atomic_fetch_add_explicit(&server->recoveries, 1, memory_order_relaxed);
-        log_state(LOG_INFO, server, health_state_name(server->_health.state), "the trial succeeded", 0, NULL);
+        recovered(server, "the trial succeeded");
     } else if (failing && server->_health.failing_until_us == 0) {
-        atomic_fetch_add_explicit(&server->recoveries, 1, memory_order_relaxed);
-        log_state(LOG_INFO, server, health_state_name(server->_health.state), "it answers again", 0, NULL);
+        recovered(server, "it answers again");
     }
     publish(server);
     pthread_mutex_unlock(&server->fleet->lock);
@@ -108,7 +113,8 @@ void fleet_finished(struct fleet_server *server)
     if (!atomic_load_explicit(&server->_attention, memory_order_relaxed))
         return;
     pthread_mutex_lock(&server->fleet->lock);
-    health_finished(&server->_health);
+    if (health_finished(&server->_health))
+        recovered(server, "it finishes answers again");
     publish(server);
     pthread_mutex_unlock(&server->fleet->lock);
 }
@@ -203,7 +209,7 @@ static void probed_down(struct fleet_server *server, bool again, const char *pro
     if (health->state != HEALTH_EJECTED && all_models_are_served(server, now_us))
         eject(server, "it fails probes", problem, now_us);
     else if (!again && health->state != HEALTH_EJECTED)
-        spare(server, "it fails probes, but is the last one that serves a model", problem, now_us);
+        spare(server, HEALTH_NO_START, "it fails probes, but is the last one that serves a model", problem, now_us);
     else if (!again)
         log_state(LOG_WARN, server, "ejected", "it fails probes too", 0, problem);
     health_probed_down(health, &server->settings->health, now_us);
@@ -218,8 +224,7 @@ void fleet_probed(struct fleet_server *server, bool up, const char *problem, uin
     if (!up) {
         probed_down(server, before == FLEET_PROBE_DOWN, problem, now_us);
     } else if (health_probed_up(health, &server->settings->health, now_us)) {
-        atomic_fetch_add_explicit(&server->recoveries, 1, memory_order_relaxed);
-        log_state(LOG_INFO, server, health_state_name(health->state), "it answers probes", 0, NULL);
+        recovered(server, "it answers probes");
     }
     publish(server);
     pthread_mutex_unlock(&server->fleet->lock);

@@ -125,7 +125,17 @@ static uint64_t ejection_us(const struct health_settings *settings, unsigned in_
 static void stop_failing(struct health *health)
 {
     health->failing_until_us = 0;
-    health->spared_in_a_row = 0;
+    health->spared_in_a_row = health->_spared_for = 0;
+}
+
+/* It has done what it is failing for. True if that was all. */
+static bool make_good(struct health *health, enum health_failure failure)
+{
+    health->_spared_for &= ~(1U << failure);
+    if (health->failing_until_us == 0 || health->_spared_for != 0 || health->_probes_fail)
+        return false;
+    stop_failing(health);
+    return true;
 }
 
 uint64_t health_eject(struct health *health, const struct health_settings *settings, const char *reason,
@@ -141,11 +151,13 @@ uint64_t health_eject(struct health *health, const struct health_settings *setti
     return us;
 }
 
-bool health_spare(struct health *health, const struct health_settings *settings, uint64_t now_us)
+bool health_spare(struct health *health, const struct health_settings *settings, enum health_failure failure,
+                  uint64_t now_us)
 {
     bool first = health->failing_until_us == 0;
     uint64_t until = now_us + ejection_us(settings, health->spared_in_a_row++);
     forget_failures(health);
+    health->_spared_for |= 1U << failure;
     if (health->state == HEALTH_TRIAL)
         set_state(health, HEALTH_HEALTHY);
     if (until > health->failing_until_us)
@@ -173,17 +185,17 @@ static void recover(struct health *health, const struct health_settings *setting
 bool health_answered(struct health *health, const struct health_settings *settings, uint64_t now_us)
 {
     health->_no_starts = 0;
-    if (!health->_probes_fail)
-        stop_failing(health);
+    make_good(health, HEALTH_NO_START);
     if (health->state != HEALTH_TRIAL)
         return false;
     recover(health, settings, now_us);
     return true;
 }
 
-void health_finished(struct health *health)
+bool health_finished(struct health *health)
 {
     health->_deaths = 0;
+    return make_good(health, HEALTH_DEATH);
 }
 
 uint64_t health_pause(struct health *health, const struct health_settings *settings, uint64_t us, uint64_t now_us)

@@ -8,7 +8,8 @@
  *     SLOW ◀──────────── a first token ────────────── TRIAL ───────────┘
  *
  * One that deserves to be ejected but is the last that serves a model is spared: it is failing, which means that it
- * still gets the requests that nobody else can serve, and of the others one now and then, to see whether it answers.
+ * still gets the requests that nobody else can serve, and of the others one now and then, to see whether it does what
+ * it failed to do: begin an answer, or bring one to its end.
  *
  * Besides, a server that asks for it (Retry-After, 503) is paused: nothing is wrong with it, it has enough to do. What
  * a client did wrong (4xx) is never told to this module. */
@@ -57,6 +58,7 @@ struct health {
     const char *reason;   /* static text: of the last ejection; NULL: none yet */
     unsigned in_a_row;    /* ejections without a proper recovery */
     unsigned spared_in_a_row; /* the same of being spared */
+    unsigned _spared_for;     /* 1 << enum health_failure: what it has to do better */
     bool _probes_fail;
     unsigned _no_starts, _deaths;
     uint64_t _window_from_us, _window_begun;
@@ -89,19 +91,22 @@ const char *health_failed(struct health *health, const struct health_settings *s
 uint64_t health_eject(struct health *health, const struct health_settings *settings, const char *reason,
                       uint64_t now_us);
 
-/* It stays, and is counted anew, but is failing for as long as it would have been ejected. A failed trial of the last
- * server standing makes it serve again. True if it was not failing before. */
-bool health_spare(struct health *health, const struct health_settings *settings, uint64_t now_us);
+/* It stays, and is counted anew, but is failing, and left alone for as long as it would have been ejected. It is
+ * failing until it does what `failure` says it did not: a server whose answers all break off begins each of them. A
+ * failed trial of the last server standing makes it serve again. True if it was not failing before. */
+bool health_spare(struct health *health, const struct health_settings *settings, enum health_failure failure,
+                  uint64_t now_us);
 
 /* Lets one request that could go elsewhere try a failing server: the caller's. False if it is not time yet. */
 bool health_begin_try(struct health *health, const struct health_settings *settings, uint64_t now_us);
 
 /* A request has its first token, or the whole head of an answer. True if the state changed (the trial succeeded). One
- * that is failing by its answers is so no longer; while it fails probes it stays so. */
+ * that is failing for answers that did not begin is so no longer, but while it fails probes it stays so. The trial's
+ * request need not come to its end, which may be minutes off: if it breaks off it counts like any other. */
 bool health_answered(struct health *health, const struct health_settings *settings, uint64_t now_us);
 
-/* A request's answer is complete. */
-void health_finished(struct health *health);
+/* A request's answer is complete. True if the server was failing for answers that broke off, and is so no longer. */
+bool health_finished(struct health *health);
 
 /* The server asks to be left alone for `us` (0: it did not say how long). Returns when that ends. */
 uint64_t health_pause(struct health *health, const struct health_settings *settings, uint64_t us, uint64_t now_us);

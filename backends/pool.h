@@ -119,8 +119,14 @@ void **pool_lease_tag(const struct pool_lease *lease, const char **pattern);
 
 /* The first token has come, or the head of a plain answer (`streamed` false, whose time counts for no average). */
 void pool_lease_answered(struct pool_lease *lease, bool streamed, uint64_t now_us);
+
+/* It failed, or broke off; see fleet_failed. */
 void pool_lease_failed(struct pool_lease *lease, enum health_failure failure, const char *problem, uint64_t now_us);
+
+/* The whole answer has come; only for one that is no failure. */
 void pool_lease_finished(struct pool_lease *lease);
+
+/* See fleet_pause. */
 void pool_lease_pause(struct pool_lease *lease, uint64_t us, uint64_t now_us);
 
 /* Gives the place back. The exchange must be over. Nothing happens if there is no lease. */

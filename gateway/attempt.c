@@ -305,7 +305,8 @@ static void on_over(void *ctx, enum stream_failure why, const struct stream *str
     why = verdict(why, stream);
     unsigned long long events = stream_facts(stream)->events;
     if (why == STREAM_NOT_FAILED) {
-        pool_lease_finished(&attempt->lease);
+        if (!attempt->refused)
+            pool_lease_finished(&attempt->lease);
     } else if (counts(attempt, why)) {
         char problem[120];
         snprintf(problem, sizeof(problem), "%s after %llu event%s", stream_failure_name(why), events,

@@ -521,10 +521,17 @@ static uint64_t is_up(const struct fleet_server *server)
     return fleet_standing(server, clock_us()) == FLEET_OPEN;
 }
 
+static uint64_t is_failing(const struct fleet_server *server)
+{
+    return fleet_is_avoided(server);
+}
+
 static void write_fleet(struct fleet *fleet, struct strbuf *out)
 {
     struct fleet_set *set = fleet_set_get(fleet);
     write_servers(out, set, "weir_backend_up", "gauge", "Whether a backend may be given requests.", is_up);
+    write_servers(out, set, "weir_backend_failing", "gauge",
+                  "Whether a backend fails, but is the last one that serves a model.", is_failing);
     write_servers(out, set, "weir_backend_ejections_total", "counter", "How often a backend was ejected.",
                   ejections_of);
     write_servers(out, set, "weir_backend_pauses_total", "counter",

@@ -354,6 +354,29 @@ health: {{ ejection: 3s }}
     assert weir.stream(body=best).status == 200 and good.stats()["requests"] == before
 
 
+def test_the_only_server_is_failing_as_long_as_its_answers_break_off(t):
+    """That they begin does not make it healthy for the time being."""
+    dying = t.fake("events=60,cut_after=40")
+    weir = t.weir(config=fleet([dying]), args=ONE_WORKER)
+    def states():
+        return [line["state"] for line in weir.log_lines() if line["msg"] == "backend"]
+    for _ in range(3):
+        assert b"[DONE]" not in weir.stream().body
+    wait_until(lambda: state(weir, "a") == "failing", "the broken answers to be counted")
+    assert weir.metric(r'weir_backend_failing\{backend="a"\}') == 1 and weir.metric(r'weir_backend_up\{backend="a"\}') == 1
+    for _ in range(4):
+        assert b"[DONE]" not in weir.stream().body, "it is all that there is"
+        assert state(weir, "a") == "failing"
+    assert states() == ["failing"], states()
+    dying.behave("status=500")
+    assert weir.stream().status == 500
+    assert state(weir, "a") == "failing", "an error is no answer, though it be complete"
+    dying.behave("events=60")
+    assert b"[DONE]" in weir.stream().body
+    wait_until(lambda: states() == ["failing", "healthy"], "the log")
+    assert weir.metric(r'weir_backend_failing\{backend="a"\}') == 0
+
+
 # ---------------------------------------------------------------- balancing
 
 def counts(t, balance, weights, requests, ask):
@@ -580,6 +603,6 @@ def test_health_and_metrics_tell_of_each_backend(t):
         assert weir.metric(r'weir_backend_requests_in_flight\{backend="a",model="\*"\}') == 1
     wait_until(lambda: weir.metric(r'weir_backend_requests_in_flight') == 0, "the place to be given back")
     text = weir.metrics()
-    for name in ("weir_backend_up", "weir_backend_ejections_total", "weir_backend_pauses_total", "weir_queue_waiting"):
+    for name in ("weir_backend_up", "weir_backend_failing", "weir_backend_ejections_total", "weir_backend_pauses_total", "weir_queue_waiting"):
         assert f"# TYPE {name} " in text, name
     assert json.loads(weir.ask("GET", "/health").body)["status"] == "ok"

@@ -182,12 +182,12 @@ START_TEST(a_spared_server_is_counted_anew)
     fail_once(HEALTH_NO_START, START);
     fail_once(HEALTH_NO_START, START);
     ck_assert_ptr_nonnull(fail_once(HEALTH_NO_START, START));
-    ck_assert(health_spare(&health, &settings, START));
+    ck_assert(health_spare(&health, &settings, HEALTH_NO_START, START));
     ck_assert_int_eq(health.state, HEALTH_HEALTHY);
     ck_assert_ptr_null(fail_once(HEALTH_NO_START, START));
     eject(START);
     health_begin_trial(&health, health.until_us);
-    ck_assert(health_spare(&health, &settings, START));
+    ck_assert(health_spare(&health, &settings, HEALTH_NO_START, START));
     ck_assert_int_eq(health.state, HEALTH_HEALTHY);
 }
 END_TEST
@@ -195,25 +195,59 @@ END_TEST
 START_TEST(a_spared_server_is_failing_until_it_answers)
 {
     ck_assert(!health_begin_try(&health, &settings, START));
-    ck_assert(health_spare(&health, &settings, START));
+    ck_assert(health_spare(&health, &settings, HEALTH_NO_START, START));
     ck_assert(!health_is_calm(&health) && health.failing_until_us == START + 5 * SECOND);
     ck_assert(!health_begin_try(&health, &settings, START + 5 * SECOND - 1));
-    ck_assert(!health_spare(&health, &settings, START));
+    ck_assert(!health_spare(&health, &settings, HEALTH_NO_START, START));
     ck_assert_uint_eq(health.failing_until_us, START + 10 * SECOND); /* longer each time */
     ck_assert(health_begin_try(&health, &settings, START + 10 * SECOND));
     ck_assert(!health_begin_try(&health, &settings, START + 10 * SECOND)); /* one at a time */
     ck_assert(!health_answered(&health, &settings, START + 10 * SECOND));
     ck_assert(health_is_calm(&health));
-    ck_assert(health_spare(&health, &settings, START));
+    ck_assert(health_spare(&health, &settings, HEALTH_NO_START, START));
     ck_assert_uint_eq(health.failing_until_us, START + 5 * SECOND);
     eject(START);
     ck_assert_uint_eq(health.failing_until_us, 0); /* one or the other */
 }
 END_TEST
 
+START_TEST(one_whose_answers_break_off_is_failing_until_one_ends)
+{
+    ck_assert(health_spare(&health, &settings, HEALTH_DEATH, START));
+    for (int i = 0; i < 3; i++) { /* it begins answers as ever */
+        ck_assert(!health_answered(&health, &settings, START));
+        ck_assert_uint_ne(health.failing_until_us, 0);
+        fail_once(HEALTH_DEATH, START);
+    }
+    ck_assert(!health_spare(&health, &settings, HEALTH_DEATH, START));
+    ck_assert_uint_eq(health.failing_until_us, START + 10 * SECOND);
+    ck_assert(health_finished(&health));
+    ck_assert(health_is_calm(&health));
+    ck_assert(!health_finished(&health));
+}
+END_TEST
+
+START_TEST(old_answers_that_end_are_no_new_ones_that_begin)
+{
+    health_spare(&health, &settings, HEALTH_NO_START, START);
+    ck_assert(!health_finished(&health));
+    ck_assert_uint_ne(health.failing_until_us, 0);
+    health_spare(&health, &settings, HEALTH_DEATH, START); /* now it has to do both */
+    health_answered(&health, &settings, START);
+    ck_assert_uint_ne(health.failing_until_us, 0);
+    ck_assert(health_finished(&health));
+    ck_assert(health_is_calm(&health));
+    health_spare(&health, &settings, HEALTH_DEATH, START);
+    health_probed_down(&health, &settings, START);
+    ck_assert(!health_finished(&health)); /* while it fails probes */
+    ck_assert(health_probed_up(&health, &settings, START));
+    ck_assert(health_is_calm(&health));
+}
+END_TEST
+
 START_TEST(a_server_that_fails_probes_is_failing_until_it_passes_them)
 {
-    health_spare(&health, &settings, START);
+    health_spare(&health, &settings, HEALTH_NO_START, START);
     health_probed_down(&health, &settings, START);
     ck_assert(!health_begin_try(&health, &settings, START + 20 * SECOND));
     ck_assert(!health_answered(&health, &settings, START));
@@ -283,6 +317,8 @@ int main(void)
     tcase_add_test(tests, a_pause_is_as_long_as_asked_for_within_bounds);
     tcase_add_test(tests, a_spared_server_is_counted_anew);
     tcase_add_test(tests, a_spared_server_is_failing_until_it_answers);
+    tcase_add_test(tests, one_whose_answers_break_off_is_failing_until_one_ends);
+    tcase_add_test(tests, old_answers_that_end_are_no_new_ones_that_begin);
     tcase_add_test(tests, a_server_that_fails_probes_is_failing_until_it_passes_them);
     tcase_add_test(tests, probes_bring_an_ejected_server_back);
     tcase_add_test(tests, zero_turns_a_rule_off);
