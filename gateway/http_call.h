@@ -26,6 +26,7 @@ struct http_call {
     enum http_phase phase;
     bool streamed;   /* the stream is of server-sent events */
     bool head_ready; /* the backend's head stands in req->res */
+    bool head_sent;  /* and has been written */
     bool sending;    /* libh2o has bytes and will call proceed */
     bool counted_stream;
     size_t body_kept; /* bytes, by uploads_keep */
@@ -36,7 +37,9 @@ struct http_call {
     uint64_t acknowledged;  /* bytes of the connection, when last asked */
     h2o_iovec_t last_words; /* an error event that waits for what is being sent */
     size_t in_flight;       /* stream bytes in what is being sent */
-    uint64_t sent_us;       /* when something was last given to libh2o, or taken by the client */
+    char chunk_head[8];     /* of a chunk that http_direct_send has begun: its length, a line of its own */
+    unsigned char chunk_head_len;
+    uint64_t sent_us; /* when something was last given to libh2o, or taken by the client */
     uint64_t events_seen, last_event_us;
     struct span cors_origin; /* what to allow; empty: nothing */
     bool cors_vary;

@@ -1,6 +1,6 @@
 /* A backend's stream as an HTTP answer: the stream's subscriber on one side, libh2o's generator on the other. */
 #include "base/clock.h"
-#include "gateway/http_call.h"
+#include "gateway/http_direct.h"
 #include "gateway/limit.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
@@ -10,7 +10,7 @@
 
 /* The head waits for the first event, but a first event that grows beyond this is let go as it comes. */
 #define HOLD_MAX 32768
-#define SLICES_MAX 8
+#define SLICES_MAX HTTP_DIRECT_SLICES
 #define OWN_HEADERS 8 /* that most answers have besides the backend's; room for them is made at once */
 #define STALLED_LOOK_US 1000000
 #define ERROR_EVENT_MAX ((size_t)8192)
@@ -358,6 +358,15 @@ static bool head_may_go(const struct http_call *http)
            stream_state(stream) == STREAM_ENDED;
 }
 
+/* What was in flight has left: on with what has come since. */
+static void sent(struct http_call *http)
+{
+    size_t bytes = http->in_flight;
+    http->in_flight = 0;
+    stream_consume(&http->subscriber, bytes);
+    stream_ready(&http->subscriber);
+}
+
 static void on_data(struct stream_subscriber *subscriber)
 {
     struct http_call *http = H2O_STRUCT_FROM_MEMBER(struct http_call, subscriber, subscriber);
@@ -421,7 +430,17 @@ static void on_data(struct stream_subscriber *subscriber)
     http->sent_us = clock_us();
     if (!deadline_armed(&http->deadline))
         arm(http);
-    h2o_send(http->req, out, count, H2O_SEND_STATE_IN_PROGRESS);
+    switch (all ? http_direct_send(http, slices, count, http->in_flight) : HTTP_DIRECT_NOT) {
+    case HTTP_DIRECT_NOT:
+        h2o_send(http->req, out, count, H2O_SEND_STATE_IN_PROGRESS);
+        break;
+    case HTTP_DIRECT_DONE:
+        http->sending = false;
+        sent(http);
+        break;
+    case HTTP_DIRECT_BEGUN:
+        break;
+    }
 }
 
 static void on_proceed(h2o_generator_t *generator, h2o_req_t *req)
@@ -429,6 +448,7 @@ static void on_proceed(h2o_generator_t *generator, h2o_req_t *req)
     struct http_call *http = H2O_STRUCT_FROM_MEMBER(struct http_call, generator, generator);
     (void)req;
     http->sending = false;
+    http->head_sent = true;
     if (http->stalled || http->client_gone) {
         send_final(http, NULL, 0, H2O_SEND_STATE_ERROR);
         return;
@@ -439,10 +459,7 @@ static void on_proceed(h2o_generator_t *generator, h2o_req_t *req)
     }
     if (http->subscriber._stream == NULL || http->subscriber.passive)
         return; /* only a ping, before the backend answered, or the end is near */
-    size_t sent = http->in_flight;
-    http->in_flight = 0;
-    stream_consume(&http->subscriber, sent);
-    stream_ready(&http->subscriber);
+    sent(http);
 }
 
 /* ---- ends ---- */

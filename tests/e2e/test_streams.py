@@ -110,6 +110,20 @@ def test_events_are_not_gathered(t):
 
 
 @smoke
+def test_events_that_a_socket_takes_only_in_part_arrive_byte_for_byte(t):
+    fake, weir = t.pair()
+    path, body = DIALECTS["chat"]
+    shape = {"x-fake": "events=1500,size=900,pace_ms=1"}
+    direct = fake.ask("POST", path, shape, body)
+    with weir.connect(rcvbuf=4096, maxseg=536) as wire:
+        wire.request("POST", path, shape, body)
+        head = wire.head()
+        time.sleep(1.5)
+        assert b"".join(wire.pieces(head)) == direct.body
+        wire.request("POST", path, {}, body)
+        assert wire.response().status == 200
+
+
 def test_plain_answers_arrive_byte_for_byte(t):
     fake, weir = t.pair()
     bodies = {path: {k: v for k, v in body.items() if k != "stream"} for path, body in DIALECTS.values()}
