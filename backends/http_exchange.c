@@ -1,5 +1,6 @@
 #include "backends/http_exchange.h"
 #include "backends/http_head.h"
+#include "backends/receive.h"
 #include "base/clock.h"
 #include "base/http_text.h"
 #include "base/recycle.h"
@@ -14,6 +15,8 @@
 #define INTERIM_MAX 20 /* 1xx heads before the answer proper */
 /* Bounds what one read callback can bring (the kernel doubles it). */
 #define RECEIVE_BUFFER (128 * 1024)
+/* From so many open streams of a thread on, what a packet costs counts for more than what receive_stream may cost. */
+#define STREAMS_MANY 64
 
 struct http_exchange {
     struct exchange super;
@@ -56,6 +59,7 @@ static void on_deadline(struct deadline *deadline);
 static void on_resume(void *ctx);
 static void on_cancel(void *ctx);
 
+static __thread unsigned streams_open;
 static __thread h2o_mem_recycle_t recycled = {.max = RECYCLE_MAX}, heads = {.max = RECYCLE_MAX};
 
 /* ---- ends ---- */
@@ -71,6 +75,7 @@ static void drop_connection(struct http_exchange *ex, bool reusable)
         return;
     h2o_socket_t *sock = ex->sock;
     ex->sock = NULL;
+    h2o_socket_dont_read(sock, 0);
     if (reusable && !ex->writing && !ex->paused && sock->input->size == 0) {
         upstream_keep_idle(ex->upstream, sock);
         return;
@@ -94,6 +99,8 @@ static void destroy(struct http_exchange *ex)
 {
     drop_connection(ex, false);
     deadline_disarm(ex->upstream->deadlines, &ex->deadline);
+    if (ex->sse)
+        streams_open--;
     free_head(ex);
     if (ex->gone != NULL)
         *ex->gone = true;
@@ -435,6 +442,7 @@ static void send_request(struct http_exchange *ex)
     ex->sent_us = clock_us();
     arm(ex);
     h2o_socket_write(ex->sock, out, count, on_written);
+    h2o_socket_dont_read(ex->sock, ex->sock->ssl == NULL);
     h2o_socket_read_start(ex->sock, on_read); /* a server may answer before it has read everything */
 }
 
@@ -452,6 +460,8 @@ static void on_written(h2o_socket_t *sock, const char *err)
 static void on_read(h2o_socket_t *sock, const char *err)
 {
     struct http_exchange *ex = sock->data;
+    if (sock->ssl == NULL)
+        err = receive(sock);
     if (sock->bytes_read != 0 && sock->input->size != 0) {
         ex->answered = true;
         if (ex->stream == NULL)
@@ -494,6 +504,8 @@ static void begin_body(struct http_exchange *ex, const struct http_head *head)
     };
     if (!ex->writing)
         free_head(ex); /* a stream may be open for long */
+    if (head->sse && ++streams_open >= STREAMS_MANY)
+        receive_stream(ex->sock);
     ex->callbacks.on_head(ex->ctx, &public, ex->stream);
     h2o_buffer_consume(&ex->sock->input, head->length);
     if (!stream_is_wanted(ex->stream))
