@@ -572,19 +572,21 @@ static void read_body(struct http_exchange *ex)
     bool done = false, excess = false;
     enum stream_demand demand = STREAM_GO_ON;
     const char *problem = unframe(ex, &done, &excess);
-    if (ex->sock->input->size != 0) {
-        demand = stream_append_buffer(ex->stream, &ex->sock->input);
-    } else {
+    if (ex->sock->input->size == 0) {
         /* Nothing but framing: do not sit on an empty buffer until the next event. */
         h2o_buffer_dispose(&ex->sock->input);
         h2o_buffer_init(&ex->sock->input, &h2o_socket_buffer_prototype);
     }
+    if (done && problem == NULL) {
+        stream_append_last(ex->stream, &ex->sock->input);
+        complete(ex, ex->keep_alive && !excess);
+        return;
+    }
+    demand = stream_append_buffer(ex->stream, &ex->sock->input);
     if (demand == STREAM_UNWANTED) {
         fail(ex, STREAM_CANCELLED, NULL);
     } else if (problem != NULL) {
         fail(ex, STREAM_PROTOCOL, problem);
-    } else if (done) {
-        complete(ex, ex->keep_alive && !excess);
     } else if (demand == STREAM_FULL) {
         fail(ex, STREAM_OVERFLOW, "more of the answer waits than may be held");
     } else {

@@ -263,6 +263,13 @@ static bool may_go(const struct attempt *attempt)
     return facts->events != 0 || facts->bytes >= HOLD_MAX;
 }
 
+/* The stream has its first event, or whatever else makes it fit to go. */
+static void note_begun(struct attempt *attempt)
+{
+    if (attempt->held->head.sse && !attempt->refused && attempt->lease.begun_us != 0)
+        pool_lease_answered(&attempt->lease, true, clock_us());
+}
+
 static void on_data(struct stream_subscriber *subscriber)
 {
     struct attempt *attempt = H2O_STRUCT_FROM_MEMBER(struct attempt, probe, subscriber);
@@ -271,8 +278,7 @@ static void on_data(struct stream_subscriber *subscriber)
         return; /* a refusal that is kept */
     if (may_go(attempt)) {
         attempt->ready = true;
-        if (attempt->held->head.sse && !attempt->refused && attempt->lease.begun_us != 0)
-            pool_lease_answered(&attempt->lease, true, clock_us());
+        note_begun(attempt);
         attempt->callbacks->on_ready(attempt->ctx, attempt, attempt->refused);
         return;
     }
@@ -305,6 +311,9 @@ static void on_over(void *ctx, enum stream_failure why, const struct stream *str
     why = verdict(why, stream);
     unsigned long long events = stream_facts(stream)->events;
     if (why == STREAM_NOT_FAILED) {
+        /* Of an answer that came whole, in one piece, the probe has not heard yet. */
+        if (!attempt->ready && attempt->held != NULL && events != 0)
+            note_begun(attempt);
         if (!attempt->refused)
             pool_lease_finished(&attempt->lease);
     } else if (counts(attempt, why)) {

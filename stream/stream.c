@@ -331,14 +331,12 @@ static size_t sort(struct stream *stream, char *bytes, size_t len)
     return withhold_sort(stream->withhold, &stream->sse, bytes, len);
 }
 
-enum stream_demand stream_append_buffer(struct stream *stream, h2o_buffer_t **input)
+/* All of *input, without a word to anybody. */
+static void take_buffer(struct stream *stream, h2o_buffer_t **input)
 {
     assert(stream->state == STREAM_OPEN && !stream->appending);
     size_t len = (*input)->size;
-    if (len == 0)
-        return STREAM_GO_ON;
     struct span bytes = {(*input)->bytes, len};
-    uint64_t before = stream->facts.bytes;
     bool direct = is_direct(stream);
     look_at(stream, bytes);
     if (stream->withhold != NULL)
@@ -355,7 +353,21 @@ enum stream_demand stream_append_buffer(struct stream *stream, h2o_buffer_t **in
         pack(stream, bytes);
         h2o_buffer_consume(input, len);
     }
+}
+
+enum stream_demand stream_append_buffer(struct stream *stream, h2o_buffer_t **input)
+{
+    uint64_t before = stream->facts.bytes;
+    if ((*input)->size == 0)
+        return STREAM_GO_ON;
+    take_buffer(stream, input);
     return appended(stream, before);
+}
+
+void stream_append_last(struct stream *stream, h2o_buffer_t **input)
+{
+    if ((*input)->size != 0)
+        take_buffer(stream, input);
 }
 
 enum stream_demand stream_append(struct stream *stream, struct span bytes)

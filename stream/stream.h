@@ -118,6 +118,10 @@ void stream_release(struct stream *stream);
  */
 enum stream_demand stream_append_buffer(struct stream *stream, h2o_buffer_t **input);
 
+/* The same for the last bytes, which stream_end must follow before anything else happens to the stream: readers hear of
+ * both at once. */
+void stream_append_last(struct stream *stream, h2o_buffer_t **input);
+
 /* Appends a copy of the bytes. */
 enum stream_demand stream_append(struct stream *stream, struct span bytes);
 

@@ -26,6 +26,37 @@ START_TEST(one_ready_reader_gets_the_producers_own_buffer)
 }
 END_TEST
 
+START_TEST(the_last_bytes_and_the_end_come_together)
+{
+    begin_plain();
+    struct reader *reader = join(TAKE), *idle = join(HOLD);
+    buffer("first ");
+    ck_assert_uint_eq(reader->calls, 1);
+    memcpy(h2o_buffer_reserve(&input, 4).base, "last", 4);
+    input->size += 4;
+    stream_append_last(stream, &input);
+    ck_assert_uint_eq(input->size, 0);
+    ck_assert_uint_eq(reader->calls, 1);
+    ck_assert(!reader->over);
+    stream_end(stream);
+    ck_assert_uint_eq(reader->calls, 2);
+    ck_assert(reader->over && reader->state == STREAM_ENDED);
+    expect_got(reader, "first last");
+    take(idle, SIZE_MAX);
+    expect_got(idle, "first last");
+    reader_free(reader);
+    reader_free(idle);
+
+    begin_plain(); /* there may be none */
+    reader = join(TAKE);
+    stream_append_last(stream, &input);
+    stream_end(stream);
+    ck_assert_uint_eq(reader->calls, 1);
+    ck_assert(reader->over);
+    reader_free(reader);
+}
+END_TEST
+
 START_TEST(bytes_that_wait_or_stay_are_copied)
 {
     const char *base;
@@ -247,6 +278,7 @@ int main(void)
     TCase *tests = tcase_create("stream");
 
     tcase_add_test(tests, one_ready_reader_gets_the_producers_own_buffer);
+    tcase_add_test(tests, the_last_bytes_and_the_end_come_together);
     tcase_add_test(tests, bytes_that_wait_or_stay_are_copied);
     tcase_add_test(tests, waiting_bytes_are_packed);
     tcase_add_test(tests, each_reader_has_a_cursor);
