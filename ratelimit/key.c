@@ -147,7 +147,10 @@ static struct key digest_limit(const struct key_secret *secret, struct span purp
 struct key key_of_limit(const struct key_secret *secret, struct span name, const struct limit *limit,
                         enum limit_strategy strategy)
 {
-    return digest_limit(secret, SPAN("limit"), name, limit, strategy);
+    struct key key = digest_limit(secret, SPAN("limit"), name, limit, strategy);
+    if (secret != NULL) /* key_place is the client's alone */
+        key.word[1] &= ~(uint64_t)UINT32_MAX;
+    return key;
 }
 
 struct key key_of_share(const struct key_secret *secret, struct span name, const struct limit *limit,

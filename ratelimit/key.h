@@ -32,8 +32,16 @@ void key_secret_random(struct key_secret *secret);
  * bytes, little-endian. Without a secret the SHA-256 of a part of more than 256 bytes stands for the part. */
 struct key key_make(const struct key_secret *secret, const struct span *parts, size_t count);
 
-/* The digest of a limit, worked out once. `name` is its name in the configuration (what shares a count shares the name;
- * a route's own limit has the route in it). A limit that changes its amount, window, unit or strategy starts afresh. */
+/* Where a store keeps a key: it is the client's, so that the counts of a client's limits are found under one lock and
+ * in one place. (For keys of key_for with a secret; for others it is any part of the digest.) */
+static inline uint32_t key_place(const struct key *key)
+{
+    return (uint32_t)key->word[1];
+}
+
+/* The digest of a limit, worked out once: with a secret 96 bits, and zeros where key_place looks. `name` is its name in
+ * the configuration (what shares a count shares the name; a route's own limit has the route in it). A limit that
+ * changes its amount, window, unit or strategy starts afresh. */
 struct key key_of_limit(const struct key_secret *secret, struct span name, const struct limit *limit,
                         enum limit_strategy strategy);
 

@@ -17,6 +17,7 @@ struct shard {
 
 /* The last shard holds the shared states alone: clients' keys cannot fill it. */
 struct store {
+    struct store_pages pages;
     unsigned shard_count; /* of clients' keys; a power of two */
     struct shard shards[];
 };
@@ -37,11 +38,12 @@ struct store *store_create(size_t max_bytes)
     size_t own = sizeof(*store) + (count + 1) * sizeof(struct shard);
     if (posix_memalign((void **)&store, 64, own) != 0)
         abort();
+    store_pages_init(&store->pages, max_bytes);
     store->shard_count = count;
     for (unsigned i = 0; i <= count; i++) {
         struct shard *shard = &store->shards[i];
         pthread_mutex_init(&shard->lock, &attr);
-        table_init(&shard->table, (max_bytes - own) / (count + 1));
+        table_init(&shard->table, &store->pages, (max_bytes - own) / (count + 1));
         shard->overflows = 0;
     }
     pthread_mutexattr_destroy(&attr);
@@ -56,12 +58,13 @@ void store_destroy(struct store *store)
         table_dispose(&store->shards[i].table);
         pthread_mutex_destroy(&store->shards[i].lock);
     }
+    store_pages_dispose(&store->pages);
     free(store);
 }
 
 static unsigned shard_of(const struct store *store, const struct key *key)
 {
-    return (unsigned)key->word[1] & (store->shard_count - 1);
+    return key_place(key) & (store->shard_count - 1);
 }
 
 static enum table_kind kind_of(const struct store_ask *ask)
@@ -142,9 +145,9 @@ static void find_all(struct hit *hit)
         const struct store_ask *ask = &hit->asks[i];
         hit->entries[i] = find_or_add(&hit->shards[i]->table, &ask->key, ask, hit->now_us);
         if (hit->entries[i] != NULL) {
-            /* Fetched while the next entries are found; its end, which every hit looks at, comes after them. */
+            /* Fetched while the next entries are found. */
             if (ask->strategy == LIMIT_MOVING_WINDOW)
-                __builtin_prefetch(hit->entries[i]->state.log, 1);
+                strategy_prefetch_log(&hit->entries[i]->state);
             continue;
         }
         if (!hit->locked_shared)
@@ -178,14 +181,6 @@ static uint64_t cost_before(const struct hit *hit, size_t i)
         if (hit->entries[k] == hit->entries[i] && __builtin_add_overflow(sum, hit->asks[k].cost, &sum))
             return UINT64_MAX;
     return sum;
-}
-
-/* The logs of all asks at once, rather than one after the other when they are needed. */
-static void prefetch_logs(struct hit *hit)
-{
-    for (size_t i = 0; i < hit->count; i++)
-        if (hit->asks[i].strategy == LIMIT_MOVING_WINDOW && hit->entries[i] != NULL)
-            strategy_log_prefetch(hit->entries[i]->state.log);
 }
 
 static bool test_all(struct hit *hit, struct store_answer *answers, size_t *refused)
@@ -240,7 +235,6 @@ bool store_hit(struct store *store, const struct store_ask *asks, size_t count, 
     hit.locked_shared = false;
     lock_all(&hit);
     find_all(&hit);
-    prefetch_logs(&hit);
     bool admitted = test_all(&hit, answers, &longest);
     if (admitted)
         commit_all(&hit, answers);
@@ -336,7 +330,7 @@ void store_count(struct store *store, struct store_counts *counts)
     for (unsigned i = 0; i <= store->shard_count; i++) {
         struct shard *shard = lock_shard(store, i);
         counts->entries += shard->table.entries;
-        counts->bytes += shard->table.bytes;
+        counts->bytes += shard->table.memory.bytes;
         counts->evictions += shard->table.evictions;
         counts->overflows += shard->overflows;
         unlock_shard(shard);

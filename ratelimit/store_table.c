@@ -5,21 +5,13 @@
 
 #define SLAB 64
 #define INDEX_MAX ((UINT32_C(1) << 26) - 1)
-#define MALLOC_OVERHEAD 16
 #define SWEEP_STEPS 4       /* entries looked at for each one made, so that the expired ones go as others come */
 #define SWEEP_STEPS_FULL 64 /* the same when there is no room: sixty-four lines in order, well under a microsecond */
 
 static_assert(sizeof(struct table_entry) == 64, "an entry is to fill a cache line");
+static_assert(SLAB * sizeof(struct table_entry) == STORE_PAGE_BYTES, "a slab is to fill a page");
 
-static struct table_entry *allocate_slab(void)
-{
-    struct table_entry *slab = aligned_alloc(64, SLAB * sizeof(*slab));
-    if (slab == NULL)
-        abort();
-    return slab;
-}
-
-void table_init(struct table *table, size_t max_bytes)
+void table_init(struct table *table, struct store_pages *pages, size_t max_bytes)
 {
     assert(max_bytes >= TABLE_BYTES_MIN);
     size_t most = max_bytes / sizeof(struct table_entry), buckets = 64;
@@ -27,8 +19,7 @@ void table_init(struct table *table, size_t max_bytes)
         most = INDEX_MAX;
     while (buckets * 2 <= most)
         buckets *= 2;
-    *table = (struct table){._max_bytes = max_bytes,
-                            ._bucket_mask = (uint32_t)buckets - 1,
+    *table = (struct table){._bucket_mask = (uint32_t)buckets - 1,
                             ._slabs_max = (uint32_t)(most / SLAB),
                             ._made = 1, /* index 0 ends chains */
                             ._hand = 1};
@@ -37,7 +28,10 @@ void table_init(struct table *table, size_t max_bytes)
     table->_slabs = calloc(table->_slabs_max, sizeof(*table->_slabs));
     if (table->_buckets == NULL || table->_slabs == NULL)
         abort();
-    table->bytes = buckets * sizeof(*table->_buckets) + table->_slabs_max * sizeof(*table->_slabs);
+    store_memory_init(&table->memory, pages, max_bytes);
+    store_memory_charge(&table->memory,
+                        buckets * sizeof(*table->_buckets) + table->_slabs_max * sizeof(*table->_slabs));
+    store_logs_init(&table->_logs, &table->memory);
 }
 
 static struct table_entry *slab_at(const struct table *table, uint32_t slab)
@@ -52,7 +46,9 @@ static struct table_entry *entry_at(const struct table *table, uint32_t index)
 
 static _Atomic uint32_t *bucket_of(const struct table *table, const struct key *key)
 {
-    return &table->_buckets[key->word[0] & table->_bucket_mask];
+    /* A client's limits have buckets of their own in one cache line. The place's first bits chose the shard. */
+    uint32_t in_line = (uint32_t)key->word[0] & 15, line = key_place(key) >> 6 & ~UINT32_C(15);
+    return &table->_buckets[(line | in_line) & table->_bucket_mask];
 }
 
 static uint32_t first_of(const struct table *table, const struct key *key)
@@ -67,11 +63,12 @@ static void set_first(struct table *table, const struct key *key, uint32_t index
 
 void table_dispose(struct table *table)
 {
-    for (uint32_t i = 1; i < table->_made; i++)
-        if (entry_at(table, i)->kind == TABLE_MOVING_WINDOW)
-            free(entry_at(table, i)->state.log);
-    for (uint32_t i = 0; i < table->_slabs_max; i++)
-        free(slab_at(table, i));
+    for (uint32_t i = 1; i < table->_made; i++) {
+        struct table_entry *entry = entry_at(table, i);
+        if (entry->kind == TABLE_MOVING_WINDOW)
+            store_logs_destroy(&table->_logs, entry->state.log);
+    }
+    store_memory_dispose(&table->memory);
     free((void *)table->_slabs);
     free((void *)table->_buckets);
 }
@@ -103,37 +100,6 @@ struct table_entry *table_find(const struct table *table, const struct key *key,
     return NULL;
 }
 
-/* ---- logs ---- */
-
-static size_t log_charge(uint32_t cap)
-{
-    return strategy_log_size(cap) + MALLOC_OVERHEAD;
-}
-
-/* NULL if the bytes do not allow it. Logs have half of the bytes, so that there is room for entries whatever they do,
- * and one of them a third. */
-static struct strategy_log *log_create(struct table *table, uint32_t cap)
-{
-    size_t charge = log_charge(cap), max = table->_max_bytes;
-    if (charge > max - table->bytes || charge > max / 2 - table->_log_bytes || charge > max / 3)
-        return NULL;
-    struct strategy_log *log = malloc(strategy_log_size(cap));
-    if (log == NULL)
-        abort();
-    strategy_log_init(log, cap);
-    table->bytes += charge;
-    table->_log_bytes += charge;
-    return log;
-}
-
-static void log_destroy(struct table *table, struct strategy_log *log)
-{
-    size_t charge = log_charge(log->cap);
-    table->bytes -= charge;
-    table->_log_bytes -= charge;
-    free(log);
-}
-
 /* ---- making room ---- */
 
 void table_remove(struct table *table, struct table_entry *entry)
@@ -148,7 +114,7 @@ void table_remove(struct table *table, struct table_entry *entry)
     else
         set_first(table, &entry->key, entry->next);
     if (entry->kind == TABLE_MOVING_WINDOW)
-        log_destroy(table, entry->state.log);
+        store_logs_destroy(&table->_logs, entry->state.log);
     entry->kind = TABLE_FREE;
     entry->next = table->_free;
     table->_free = index;
@@ -189,11 +155,10 @@ static uint32_t take_free(struct table *table)
         return 0;
     uint32_t slab = table->_made / SLAB;
     if (slab_at(table, slab) == NULL) {
-        size_t charge = SLAB * sizeof(struct table_entry) + MALLOC_OVERHEAD;
-        if (charge > table->_max_bytes - table->bytes)
+        struct table_entry *page = store_memory_take_page(&table->memory);
+        if (page == NULL)
             return 0;
-        atomic_store_explicit(&table->_slabs[slab], allocate_slab(), memory_order_relaxed);
-        table->bytes += charge;
+        atomic_store_explicit(&table->_slabs[slab], page, memory_order_relaxed);
     }
     return table->_made++;
 }
@@ -206,7 +171,7 @@ struct table_entry *table_add(struct table *table, const struct key *key, enum t
     uint32_t index;
 
     sweep(table, SWEEP_STEPS, now_us);
-    while (kind == TABLE_MOVING_WINDOW && (log = log_create(table, STRATEGY_LOG_MIN)) == NULL) {
+    while (kind == TABLE_MOVING_WINDOW && (log = store_logs_create(&table->_logs, STRATEGY_LOG_MIN)) == NULL) {
         if (swept)
             return NULL;
         sweep(table, SWEEP_STEPS_FULL, now_us);
@@ -215,7 +180,7 @@ struct table_entry *table_add(struct table *table, const struct key *key, enum t
     while ((index = take_free(table)) == 0) {
         if (swept) {
             if (log != NULL)
-                log_destroy(table, log);
+                store_logs_destroy(&table->_logs, log);
             return NULL;
         }
         sweep(table, SWEEP_STEPS_FULL, now_us);
@@ -239,14 +204,14 @@ void table_grow_log(struct table *table, struct table_entry *entry, const struct
 
     if (cap == old->cap)
         return;
-    log = log_create(table, cap);
+    log = store_logs_create(&table->_logs, cap);
     if (log == NULL) {
         sweep(table, SWEEP_STEPS, now_us);
-        log = log_create(table, cap);
+        log = store_logs_create(&table->_logs, cap);
         if (log == NULL)
             return;
     }
     strategy_log_copy(log, old);
     entry->state.log = log;
-    log_destroy(table, old);
+    store_logs_destroy(&table->_logs, old);
 }

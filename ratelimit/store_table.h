@@ -2,12 +2,13 @@
  * it; no locks here. An entry keeps its place until it is removed.
  *
  *   buckets: [ 3 ][ 0 ][ 1 ] ...     indices of entries; 0 is the end of a chain
- *   slabs:   [ - 1 2 3 ... 63 ][ 64 ... 127 ] ...     64 entries of 64 bytes; allocated as they are needed, then kept
+ *   slabs:   [ - 1 2 3 ... 63 ][ 64 ... 127 ] ...     pages of 64 entries; taken as they are needed, then kept
  */
 #ifndef WEIR_RATELIMIT_STORE_TABLE_H
 #define WEIR_RATELIMIT_STORE_TABLE_H
 
 #include "ratelimit/key.h"
+#include "ratelimit/store_logs.h"
 #include "ratelimit/strategy.h"
 
 /* What an entry holds: a strategy's state, or a number of leases. */
@@ -34,20 +35,19 @@ struct table {
     _Atomic uint32_t *_buckets; /* atomic for table_prefetch alone, as are the slabs' addresses */
     struct table_entry *_Atomic *_slabs;
     uint32_t _bucket_mask, _slabs_max;
-    size_t _max_bytes;
     /* What changes as entries come and go. */
     uint32_t _free __attribute__((aligned(64))); /* first free entry */
     uint32_t _made, _hand;                       /* entries ever used; where the sweep goes on */
     uint32_t entries;
-    size_t _log_bytes;
-    size_t bytes;       /* allocated */
     uint64_t evictions; /* entries removed because they had expired */
+    struct store_memory memory;
+    struct store_logs _logs;
 };
 
 #define TABLE_BYTES_MIN ((size_t)16 * 1024)
 
-/* An empty table of at most `max_bytes` >= TABLE_BYTES_MIN, all its own memory counted. */
-void table_init(struct table *table, size_t max_bytes);
+/* An empty table of at most `max_bytes` >= TABLE_BYTES_MIN, all its own memory counted, over pages that outlive it. */
+void table_init(struct table *table, struct store_pages *pages, size_t max_bytes);
 void table_dispose(struct table *table);
 
 /* Have the processor fetch what table_find will look at: first the bucket, then the entry that it leads to. They need

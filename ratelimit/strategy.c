@@ -1,4 +1,7 @@
 #include "ratelimit/strategy.h"
+#include <assert.h>
+
+static_assert(STRATEGY_COUNT_MAX < UINT64_C(1) << 52, "a state has 52 bits for a count");
 
 /* ---- arithmetic ---- */
 
@@ -192,6 +195,7 @@ uint64_t strategy_commit(enum limit_strategy strategy, struct strategy_state *st
         bool first = state->_count == 0, full = state->log->count == state->log->cap;
         strategy_log_push(state->log, t, count - state->_count, limit->window_us);
         state->_count = count;
+        state->_next_slot = strategy_log_next_slot(state->log) & 4095;
         if (first || full)
             note_oldest(state);
         return t;

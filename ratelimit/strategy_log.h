@@ -35,10 +35,10 @@ static inline struct strategy_log_entry *strategy_log_at(struct strategy_log *lo
     return &log->_entries[(log->_head + i) & (log->cap - 1)];
 }
 
-/* Has the processor fetch the end, which every hit looks at. */
-static inline void strategy_log_prefetch(struct strategy_log *log)
+/* The place in the ring of the next push. */
+static inline uint32_t strategy_log_next_slot(const struct strategy_log *log)
 {
-    __builtin_prefetch(strategy_log_at(log, log->count), 1);
+    return (log->_head + log->count) & (log->cap - 1);
 }
 
 /* An empty log over strategy_log_size(cap) bytes; `cap` a power of two. */

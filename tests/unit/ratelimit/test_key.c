@@ -169,6 +169,25 @@ START_TEST(secrets_differ_and_matter)
 }
 END_TEST
 
+/* So a client's limits are found under one lock. Keys in Redis have all their bits. */
+START_TEST(a_client_has_one_place)
+{
+    struct limit limit = {.amount = 1, .window_us = 2, .multiple = 1},
+                 other = {.amount = 2, .window_us = 2, .multiple = 1};
+    struct key client = key_of_client(&secret, SPAN("k"), SPAN("me"));
+    struct key one = key_of_limit(&secret, SPAN("l"), &limit, LIMIT_FIXED_WINDOW);
+    struct key two = key_of_limit(&secret, SPAN("l"), &other, LIMIT_FIXED_WINDOW);
+    struct key common = key_of_limit(NULL, SPAN("l"), &limit, LIMIT_FIXED_WINDOW);
+    struct key keys[] = {key_for(&one, &client), key_for(&two, &client)};
+
+    ck_assert(!key_eq(&keys[0], &keys[1]));
+    ck_assert_uint_eq(key_place(&keys[0]), key_place(&keys[1]));
+    ck_assert_uint_eq(key_place(&keys[0]), key_place(&client));
+    ck_assert_uint_ne(key_place(&client), 0);
+    ck_assert_uint_ne(key_place(&common), 0);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("key");
@@ -177,5 +196,6 @@ int main(void)
     tcase_add_test(tc, no_text_passes_for_another_split);
     tcase_add_test(tc, each_thing_a_limit_is_makes_another_key);
     tcase_add_test(tc, secrets_differ_and_matter);
+    tcase_add_test(tc, a_client_has_one_place);
     return run_suite("key", tc);
 }
