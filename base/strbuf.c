@@ -140,11 +140,18 @@ void strbuf_u64(struct strbuf *buf, uint64_t value)
         strbuf_putc(buf, (char)('0' + value));
         return;
     }
+    static const char pairs[] =
+        "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445"
+        "46474849505152535455565758596061626364656667686970717273747576777879808182838485868788899091"
+        "9293949596979899";
     char digits[20];
     size_t at = sizeof(digits);
-    do
-        digits[--at] = (char)('0' + value % 10);
-    while ((value /= 10) != 0);
+    for (; value >= 10; value /= 100) {
+        at -= 2;
+        memcpy(digits + at, &pairs[value % 100 * 2], 2);
+    }
+    if (value != 0)
+        digits[--at] = (char)('0' + value);
     strbuf_add(buf, (struct span){digits + at, sizeof(digits) - at});
 }
 
