@@ -140,9 +140,10 @@ static struct metric_series *make(struct metrics_shard *shard, struct family *fa
 struct metric_series *metrics_series(struct metrics_shard *shard, size_t index, const struct span *values)
 {
     struct family *family = &shard->families[index];
-    struct span end = family->label_count != 0 ? values[family->label_count - 1] : SPAN_NONE;
-    unsigned last = end.len != 0 ? (unsigned char)end.base[end.len - 1] : 0;
-    struct metric_series **recent = &family->recent[(last ^ last >> 4) & (RECENT - 1)], *series = *recent;
+    unsigned ends = 0; /* of the values: what tells them apart most often */
+    for (size_t i = 0; i < family->label_count; i++)
+        ends = ends * 5 + (values[i].len != 0 ? (unsigned char)values[i].base[values[i].len - 1] : 0);
+    struct metric_series **recent = &family->recent[(ends ^ ends >> 4) & (RECENT - 1)], *series = *recent;
     if (series != NULL && has_values(series, family->label_count, values))
         return series;
     char key[KEY_MAX];
