@@ -78,6 +78,11 @@ static void add_copied(void *ctx, struct span name, struct span value)
     http_reply_header(ctx, name, pool_copy(ctx, value));
 }
 
+static void add_limit(void *ctx, struct span name, struct span value)
+{
+    add_named(ctx, name, value);
+}
+
 /* How many backends were asked; nearly always one. */
 static void add_attempts(struct http_call *http)
 {
@@ -96,7 +101,8 @@ void http_reply_common_headers(struct http_call *http)
     add_named(http, SPAN("x-request-id"), span_of(http->call.request_id));
     if (http->call.record.attempts != 0)
         add_attempts(http);
-    limit_headers(&http->call, add_copied, http);
+    if (limit_has_headers(&http->call))
+        limit_headers(&http->call, h2o_mem_alloc_pool(&http->req->pool, LIMIT_HEADERS_TEXT), add_limit, http);
     answer_cache_headers(&http->call, add_copied, http);
     if (http->call.site->config->cors.count == 0)
         return;

@@ -228,6 +228,8 @@ static void divide(struct limit_round *round, unsigned gateways)
 
 static bool lease(struct limit_round *round, struct server *server)
 {
+    if (round->places.count == 0)
+        return true;
     struct span shared[] = {SPAN("max_streams, shared")};
     struct key share = key_make(&server->limit_secret, shared, 1);
     for (size_t i = 0; i < round->places.count; i++) {
@@ -296,7 +298,7 @@ static uint64_t tokens_used(const struct call *call)
     return counted > reported ? counted : reported;
 }
 
-static void settle_round(struct limit_round *round, struct worker *worker, uint64_t used, uint64_t now_us)
+static void settle_round(struct limit_round *round, struct worker *worker, uint64_t used)
 {
     int64_t deltas[STORE_ASKS_MAX];
     for (size_t i = 0; i < round->count; i++) {
@@ -304,7 +306,7 @@ static void settle_round(struct limit_round *round, struct worker *worker, uint6
         bool tokens = ask->limit->unit == LIMIT_TOKENS && ask->cost != 0;
         deltas[i] = tokens ? (int64_t)used - (int64_t)ask->cost : 0;
         if (!round->over_redis && deltas[i] != 0)
-            store_adjust(worker->server->limits, ask, &round->answers[i].ticket, deltas[i], now_us);
+            store_adjust(worker->server->limits, ask, &round->answers[i].ticket, deltas[i], clock_us());
     }
     if (round->over_redis)
         redis_store_settle(worker->limits, &round->redis, deltas);
@@ -318,11 +320,11 @@ void limit_settle(struct call *call)
     if (limits == NULL)
         return;
     const struct call_record *record = &call->record;
-    uint64_t used = tokens_used(call), now = clock_us();
+    uint64_t used = tokens_used(call);
     while (limits->rounds != NULL) {
         struct limit_round *round = limits->rounds;
         limits->rounds = round->next;
-        settle_round(round, call->worker, used, now);
+        settle_round(round, call->worker, used);
         limit_round_free(round);
     }
     if (record->usage.known && record->usage.completion != 0 && record->backend != NULL)

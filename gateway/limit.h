@@ -11,6 +11,7 @@
 struct limit_keys {
     struct key own[LIMIT_LIST_MAX], share[LIMIT_LIST_MAX]; /* in memory */
     struct key common[LIMIT_LIST_MAX];                     /* in Redis */
+    struct key_kind kind;                                  /* of what it counts by, in memory */
 };
 
 /* Those of all configured limits: first config->limits, then each key's own. To be freed with free(). */
@@ -32,8 +33,14 @@ void limit_settle(struct call *call);
 /* A cache hit was found: gives back what it does not count as. */
 void limit_refund_hit(struct call *call);
 
-/* Calls `add` for each header that tells the client where it stands (X-RateLimit-*, x-ratelimit-*-requests and
- * -tokens); values are valid during the call only. */
-void limit_headers(const struct call *call, void (*add)(void *ctx, struct span name, struct span value), void *ctx);
+/* Whether there is something to tell the client. */
+bool limit_has_headers(const struct call *call);
+
+#define LIMIT_HEADERS_TEXT 160 /* two units of 16 + 16 + 18 bytes, and a time of at most 20 */
+
+/* If there is: calls `add` for each header that tells the client where it stands (X-RateLimit-*,
+ * x-ratelimit-*-requests and -tokens). libh2o has no tokens for their names; their values stand in `text`. */
+void limit_headers(const struct call *call, char text[LIMIT_HEADERS_TEXT],
+                   void (*add)(void *ctx, struct span name, struct span value), void *ctx);
 
 #endif

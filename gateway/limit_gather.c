@@ -7,8 +7,9 @@
 /* ---- keys ---- */
 
 static void make_keys(struct limit_keys *keys, const struct key_secret *secret, const char *name,
-                      const struct limit *limits, size_t count, enum limit_strategy strategy)
+                      const struct limit *limits, size_t count, enum limit_strategy strategy, enum limit_by by)
 {
+    keys->kind = key_kind_of(secret, span_of(config_limit_by_name(by)));
     for (size_t i = 0; i < count; i++) {
         keys->own[i] = key_of_limit(secret, span_of(name), &limits[i], strategy);
         keys->share[i] = key_of_share(secret, span_of(name), &limits[i], strategy);
@@ -23,12 +24,12 @@ struct limit_keys *limit_keys_create(const struct config *config, const struct k
         abort();
     for (size_t i = 0; i < config->limit_count; i++) {
         const struct config_limit *limit = &config->limits[i];
-        make_keys(&keys[i], secret, limit->name, limit->limits, limit->count, limit->strategy);
+        make_keys(&keys[i], secret, limit->name, limit->limits, limit->count, limit->strategy, limit->by);
     }
     /* No limit of the configuration can have a name with blanks. */
     for (size_t i = 0; i < config->key_count; i++)
         make_keys(&keys[config->limit_count + i], secret, "a key's own", config->keys[i].limits,
-                  config->keys[i].limit_count, LIMIT_MOVING_WINDOW);
+                  config->keys[i].limit_count, LIMIT_MOVING_WINDOW, LIMIT_BY_API_KEY);
     return keys;
 }
 
@@ -130,8 +131,8 @@ static void ask(struct limit_decision *decision, const struct limit_keys *keys, 
 {
     char buf[VALUE_MAX];
     struct span value = value_of(decision->call, by, buf);
-    const struct key_secret *secret = decision->common ? NULL : &decision->call->worker->server->limit_secret;
-    struct key client = key_of_client(secret, span_of(config_limit_by_name(by)), value);
+    struct key client = decision->common ? key_of_client(NULL, span_of(config_limit_by_name(by)), value)
+                                         : key_of_kind(&keys->kind, value);
     for (size_t i = 0; i < count && decision->count < STORE_ASKS_MAX; i++) {
         decision->of[decision->count] = of;
         decision->asks[decision->count++] = (struct store_ask){

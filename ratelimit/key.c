@@ -164,3 +164,20 @@ struct key key_of_client(const struct key_secret *secret, struct span kind, stru
     struct span parts[] = {SPAN("client"), kind, value};
     return key_make(secret, parts, 3);
 }
+
+struct key_kind key_kind_of(const struct key_secret *secret, struct span kind)
+{
+    struct sip s;
+    start(&s, secret);
+    add_word(&s, 3);
+    add_part(&s, SPAN("client"));
+    add_part(&s, kind);
+    return (struct key_kind){{s.v0, s.v1, s.v2, s.v3}, s.len};
+}
+
+struct key key_of_kind(const struct key_kind *kind, struct span value)
+{
+    struct sip s = {kind->_state[0], kind->_state[1], kind->_state[2], kind->_state[3], kind->_len};
+    add_part(&s, value);
+    return finish(&s);
+}

@@ -49,6 +49,14 @@ struct key key_of_limit(const struct key_secret *secret, struct span name, const
  * as "address", `value` the client's. */
 struct key key_of_client(const struct key_secret *secret, struct span kind, struct span value);
 
+/* The same in two steps, for who has many clients of one kind. Under a secret only. */
+struct key_kind {
+    uint64_t _state[4], _len;
+};
+
+struct key_kind key_kind_of(const struct key_secret *secret, struct span kind);
+struct key key_of_kind(const struct key_kind *kind, struct span value);
+
 /* The key of a limit for a client. The exclusive or of a digest that is given with one that a stranger may choose the
  * text of is as hard to meet again as the latter. */
 static inline struct key key_for(const struct key *limit, const struct key *client)

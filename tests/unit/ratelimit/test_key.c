@@ -122,6 +122,9 @@ END_TEST
 static struct key make(struct span name, const struct limit *limit, enum limit_strategy strategy, struct span kind,
                        struct span value)
 {
+    struct key_kind begun = key_kind_of(&secret, kind);
+    struct key in_steps = key_of_kind(&begun, value), at_once = key_of_client(&secret, kind, value);
+    ck_assert(key_eq(&in_steps, &at_once));
     struct key rule = key_of_limit(&secret, name, limit, strategy), client = key_of_client(&secret, kind, value);
     return key_for(&rule, &client);
 }
