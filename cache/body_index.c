@@ -13,14 +13,15 @@
 
 struct indexer {
     struct body_index *index;
-    const char *p, *end;
-    struct span text;
+    const char *p, *end, *base;
+    const char *run; /* where the run begins that is not noted yet */
+    bool spaced;     /* it has white space between its tokens */
+    bool strings;    /* it has strings; never both */
     uint32_t open_count;
-    bool sealed; /* the last part may not be prolonged: something stands in between */
     enum cache_key_result result;
 };
 
-/* Doubles an array of `size`-byte elements; ROOM_FIRST and CACHE_KEY_MAX_PARTS are powers of two. */
+/* Doubles an array of `size`-byte elements; ROOM_FIRST and the maxima are powers of two. */
 static void *grow(void *array, size_t *cap, size_t size)
 {
     *cap = *cap == 0 ? ROOM_FIRST : *cap * 2;
@@ -35,59 +36,76 @@ static bool give_up(struct indexer *indexer, enum cache_key_result why)
 
 static bool index_value(struct indexer *indexer, unsigned depth, bool in_array);
 
-static inline void skip_blanks(struct indexer *indexer)
-{
-    while (indexer->p != indexer->end && body_is_blank(*indexer->p))
-        indexer->p++;
-}
-
 /* The next byte; NUL, which stands nowhere outside of strings, at the end. */
 static inline char next(const struct indexer *indexer)
 {
     return indexer->p != indexer->end ? *indexer->p : '\0';
 }
 
-/* The next part, to be filled in where it stands: copying what has just been written makes processors wait. NULL: too
- * many. */
-static inline struct body_part *add_part(struct indexer *indexer)
+static inline struct body_place place_of(const struct indexer *indexer, const char *p)
 {
-    struct body_index *index = indexer->index;
-    if (index->part_count == index->_part_cap) {
-        if (index->part_count == CACHE_KEY_MAX_PARTS) {
-            give_up(indexer, CACHE_KEY_COMPLEX);
-            return NULL;
-        }
-        index->parts = grow(index->parts, &index->_part_cap, sizeof(*index->parts));
-    }
-    return &index->parts[index->part_count++];
+    return (struct body_place){indexer->index->run_count, (uint32_t)(p - indexer->base)};
 }
 
-/* Adds tokens of an array, or of one value, that reach from `from` to the place where the indexer stands. What follows
- * the last part, blanks between tokens aside, prolongs it. `spaced`: there are blanks within. */
-static bool add_run(struct indexer *indexer, const char *from, bool string, bool spaced)
+/* ---- runs ---- */
+
+/* Ends the run at `end`; what is behind it begins a new one, at `start`. */
+static bool end_run(struct indexer *indexer, const char *end, const char *start)
 {
     struct body_index *index = indexer->index;
-    uint32_t first = (uint32_t)(from - indexer->text.base), end = (uint32_t)(indexer->p - indexer->text.base);
-    if (!indexer->sealed) {
-        struct body_part *last = &index->parts[index->part_count - 1];
-        bool blanks = spaced || last->kind == BODY_SPACED || last->end != first;
-        if (!blanks || !(string || last->strings)) {
-            last->kind = blanks ? BODY_SPACED : BODY_RUN;
-            last->end = end;
-            last->strings |= string;
-            return true;
+    if (end != indexer->run) {
+        if (index->run_count == index->_run_cap) {
+            if (index->run_count == CACHE_KEY_MAX_RUNS)
+                return give_up(indexer, CACHE_KEY_COMPLEX);
+            index->runs = grow(index->runs, &index->_run_cap, sizeof(*index->runs));
         }
+        index->runs[index->run_count++] = (struct body_run){
+            .first = (uint32_t)(indexer->run - indexer->base),
+            .end = (uint32_t)(end - indexer->base),
+            .spaced = indexer->spaced,
+        };
     }
-    indexer->sealed = false;
-    struct body_part *part = add_part(indexer);
-    if (part == NULL)
-        return false;
-    part->kind = spaced ? BODY_SPACED : BODY_RUN;
-    part->strings = string;
-    part->first = first;
-    part->end = end;
+    indexer->run = start;
+    indexer->spaced = indexer->strings = false;
     return true;
 }
+
+static bool leave_blanks(struct indexer *indexer)
+{
+    const char *start = indexer->p;
+    while (indexer->p != indexer->end && body_is_blank(*indexer->p))
+        indexer->p++;
+    if (indexer->strings || indexer->run == start)
+        return end_run(indexer, start, indexer->p);
+    indexer->spaced = true;
+    return true;
+}
+
+/* Skips white space between tokens. */
+static inline bool skip_blanks(struct indexer *indexer)
+{
+    return indexer->p == indexer->end || !body_is_blank(*indexer->p) || leave_blanks(indexer);
+}
+
+/* To be called where strings follow. */
+static inline bool expect_strings(struct indexer *indexer, const char *start)
+{
+    if (indexer->spaced && !end_run(indexer, start, start))
+        return false;
+    indexer->strings = true;
+    return true;
+}
+
+/* To be called where tokens follow that are no strings, but have blanks between them. */
+static bool expect_spaces(struct indexer *indexer, const char *start)
+{
+    if (indexer->strings && !end_run(indexer, start, start))
+        return false;
+    indexer->spaced = true;
+    return true;
+}
+
+/* ---- tokens ---- */
 
 /* The first quote in [p, end), or NULL. Most strings are short: memchr is for those that are not. */
 static inline const char *find_quote(const char *p, const char *end)
@@ -124,6 +142,8 @@ static inline const char *find_name_end(const char *p, const char *end)
 static bool skip_string(struct indexer *indexer)
 {
     const char *start = indexer->p + 1, *p = find_quote(start, indexer->end);
+    if (!expect_strings(indexer, start - 1))
+        return false;
     if (p != NULL && p != start && p[-1] == '\\') {
         const char *run = p - 1;
         while (run != start && run[-1] == '\\')
@@ -168,7 +188,7 @@ static const char *skip_word_list(const char *start, const char *end, bool *spac
 
 /* Skips a number or a word, whatever it is, since it counts as it is written; in an array also those that follow, so
  * that a prompt of tokens is one run. */
-static bool add_words(struct indexer *indexer, bool in_array)
+static bool skip_words(struct indexer *indexer, bool in_array)
 {
     static const char in_words[256] = {
         ['0' ... '9'] = 1, ['a' ... 'z'] = 1, ['A' ... 'Z'] = 1, ['+'] = 1, ['-' ... '/'] = 1};
@@ -196,19 +216,25 @@ static bool add_words(struct indexer *indexer, bool in_array)
         while (p != end && body_is_blank(*p))
             p++;
     }
-    return indexer->p != start ? add_run(indexer, start, false, spaced) : give_up(indexer, CACHE_KEY_INVALID);
+    if (indexer->p == start)
+        return give_up(indexer, CACHE_KEY_INVALID);
+    return !spaced || expect_spaces(indexer, start);
 }
 
-/* Reads a member's name. */
+/* Reads the name at which the indexer stands. */
 static bool read_name(struct indexer *indexer, struct body_member *member)
 {
     const char *start = indexer->p;
     if (next(indexer) != '"')
         return give_up(indexer, CACHE_KEY_INVALID);
+    if (!expect_strings(indexer, start))
+        return false;
     const char *p = find_name_end(start + 1, indexer->end);
     if (p != indexer->end && *p == '"') {
-        member->name = start + 1;
-        member->name_len = (uint32_t)(p - member->name);
+        member->name = (uint32_t)(start + 1 - indexer->base);
+        member->name_len = (uint32_t)(p - start - 1);
+        member->escaped = false;
+        member->start_run = indexer->index->run_count;
         indexer->p = p + 1;
         return true;
     }
@@ -217,40 +243,45 @@ static bool read_name(struct indexer *indexer, struct body_member *member)
         return false;
     struct span raw = {start, (size_t)(indexer->p - start)};
     if (index->_names == NULL)
-        index->_names = h2o_mem_alloc(indexer->text.len);
-    char *name = index->_names + index->_names_len;
-    long len = json_string_decode(raw, name, raw.len - 2);
+        index->_names = h2o_mem_alloc(index->text.len);
+    long len = json_string_decode(raw, index->_names + index->_names_len, raw.len - 2);
     if (len < 0)
         return give_up(indexer, CACHE_KEY_INVALID);
-    index->_names_len += (size_t)len;
-    member->name = name;
+    member->name = (uint32_t)index->_names_len;
     member->name_len = (uint32_t)len;
+    index->_names_len += (size_t)len;
+    member->escaped = true;
     return true;
 }
 
 /* The order of members. Any order will do, so this is the one that compares quickest: by length first. */
-static int compare_members(const void *a, const void *b)
+static inline int compare_members(const struct body_index *index, const struct body_member *x,
+                                  const struct body_member *y)
 {
-    const struct body_member *x = a, *y = b;
     if (x->name_len != y->name_len)
         return x->name_len < y->name_len ? -1 : 1;
-    return memcmp(x->name, y->name, x->name_len);
+    return memcmp(body_member_name(index, x).base, body_member_name(index, y).base, x->name_len);
+}
+
+static int compare_sorted(const void *a, const void *b, void *index)
+{
+    return compare_members(index, a, b);
 }
 
 /* Sorts; false if two are the same. */
-static bool sort_members(struct body_member *members, size_t count)
+static bool sort_members(struct body_index *index, struct body_member *members, size_t count)
 {
     if (count > SORT_SIMPLE) {
-        qsort(members, count, sizeof(*members), compare_members);
+        qsort_r(members, count, sizeof(*members), compare_sorted, index);
         for (size_t i = 1; i < count; i++)
-            if (compare_members(&members[i - 1], &members[i]) == 0)
+            if (compare_members(index, &members[i - 1], &members[i]) == 0)
                 return false;
         return true;
     }
     for (size_t i = 1; i < count; i++) {
         size_t at = i;
         int order = 1;
-        while (at != 0 && (order = compare_members(&members[at - 1], &members[i])) > 0)
+        while (at != 0 && (order = compare_members(index, &members[at - 1], &members[i])) > 0)
             at--;
         if (order == 0)
             return false;
@@ -264,27 +295,27 @@ static bool sort_members(struct body_member *members, size_t count)
 }
 
 /* Moves an object's members from the stack to where they stay, in order. */
-static bool close_object(struct indexer *indexer, uint32_t object, uint32_t first_open)
+static bool order_object(struct indexer *indexer, struct body_object *object, uint32_t first_open)
 {
     struct body_index *index = indexer->index;
     struct body_member *members = index->_open + first_open;
     uint32_t count = indexer->open_count - first_open;
-    if (!sort_members(members, count))
+    if (!sort_members(index, members, count))
         return give_up(indexer, CACHE_KEY_DUPLICATE);
-    struct body_part *part = &index->parts[object];
-    part->first = index->member_count;
-    part->count = count;
-    part->end = index->part_count;
+    object->first = index->member_count;
+    object->count = count;
+    object->end = place_of(indexer, indexer->p);
     while (index->_member_cap < index->member_count + count)
         index->members = grow(index->members, &index->_member_cap, sizeof(*members));
     if (count != 0)
         memcpy(index->members + index->member_count, members, count * sizeof(*members));
     index->member_count += count;
-    indexer->open_count = first_open;
     return true;
 }
 
-static bool index_member(struct indexer *indexer, unsigned depth)
+/* Indexes a member, up to the end of its value. *in_order becomes false if it has to move or to be written otherwise.
+ */
+static bool index_member(struct indexer *indexer, unsigned depth, uint32_t first_open, bool *in_order)
 {
     struct body_index *index = indexer->index;
     uint32_t at = indexer->open_count;
@@ -292,53 +323,69 @@ static bool index_member(struct indexer *indexer, unsigned depth)
         return give_up(indexer, CACHE_KEY_COMPLEX);
     if (at == index->_open_cap)
         index->_open = grow(index->_open, &index->_open_cap, sizeof(*index->_open));
-    if (!read_name(indexer, &index->_open[at]))
+    struct body_member *member = &index->_open[at];
+    if (!read_name(indexer, member))
         return false;
-    skip_blanks(indexer);
+    if (member->escaped || (at != first_open && compare_members(index, member - 1, member) >= 0))
+        *in_order = false;
+    if (!skip_blanks(indexer))
+        return false;
     if (next(indexer) != ':')
         return give_up(indexer, CACHE_KEY_INVALID);
     indexer->p++;
-    skip_blanks(indexer);
-    index->_open[at].first_part = index->part_count;
+    if (!skip_blanks(indexer))
+        return false;
+    member->value = (uint32_t)(indexer->p - indexer->base);
+    if (member->escaped)
+        member->start_run = index->run_count;
+    member->first_object = index->object_count;
     indexer->open_count++; /* the members of the value come behind it */
-    indexer->sealed = true;
     if (!index_value(indexer, depth, false))
         return false;
-    index->_open[at].end_part = index->part_count;
+    member = &index->_open[at];
+    member->end = place_of(indexer, indexer->p);
+    member->end_object = index->object_count;
     return true;
+}
+
+static bool index_members(struct indexer *indexer, unsigned depth, bool *in_order)
+{
+    uint32_t first_open = indexer->open_count;
+    for (;; indexer->p++) {
+        if (!skip_blanks(indexer) || !index_member(indexer, depth, first_open, in_order) || !skip_blanks(indexer))
+            return false;
+        if (next(indexer) == '}')
+            return true;
+        if (next(indexer) != ',')
+            return give_up(indexer, CACHE_KEY_INVALID);
+    }
 }
 
 static bool index_object(struct indexer *indexer, unsigned depth)
 {
     struct body_index *index = indexer->index;
-    uint32_t object = index->part_count, first_open = indexer->open_count;
-    struct body_part *part = add_part(indexer);
-    if (part == NULL)
-        return false;
-    part->kind = BODY_OBJECT;
-    indexer->p++;
-    skip_blanks(indexer);
-    if (next(indexer) != '}') {
-        for (;; indexer->p++, skip_blanks(indexer)) {
-            if (!index_member(indexer, depth))
-                return false;
-            skip_blanks(indexer);
-            if (next(indexer) == '}')
-                break;
-            if (next(indexer) != ',')
-                return give_up(indexer, CACHE_KEY_INVALID);
-        }
+    uint32_t at = index->object_count, first_open = indexer->open_count;
+    if (at == index->_object_cap) {
+        if (at == CACHE_KEY_MAX_PARTS)
+            return give_up(indexer, CACHE_KEY_COMPLEX);
+        index->objects = grow(index->objects, &index->_object_cap, sizeof(*index->objects));
     }
+    index->objects[at].start = place_of(indexer, indexer->p);
+    index->object_count++;
+    bool in_order = at != 0;
     indexer->p++;
-    indexer->sealed = true;
-    return close_object(indexer, object, first_open);
-}
-
-/* Adds the one byte of punctuation at which the indexer stands. */
-static bool add_mark(struct indexer *indexer)
-{
+    if (!skip_blanks(indexer) || (next(indexer) != '}' && !index_members(indexer, depth, &in_order)))
+        return false;
     indexer->p++;
-    return add_run(indexer, indexer->p - 1, false, false);
+    struct body_object *object = &index->objects[at];
+    object->in_order = in_order;
+    object->next = index->object_count;
+    if (in_order && object->next == at + 1)
+        index->object_count = at; /* nothing to be noted */
+    else if (!in_order && !order_object(indexer, object, first_open))
+        return false;
+    indexer->open_count = first_open;
+    return true;
 }
 
 /* Indexes an array and the arrays in it; what is in them may have `depth` more levels of brackets. */
@@ -352,48 +399,50 @@ static bool index_array(struct indexer *indexer, unsigned depth)
         if (lists && nest != 0 && (next(indexer) == '"' || next(indexer) == '[')) {
             indexer->p = body_skip_list(start, indexer->end, &nest, depth + 1, &strings);
             lists = indexer->p - start >= LIST_WORTH;
-            if (indexer->p != start && !add_run(indexer, start, strings, false))
+            if ((strings && !expect_strings(indexer, start)) || !skip_blanks(indexer))
                 return false;
-            skip_blanks(indexer);
         }
         if (next(indexer) == '[') {
             if (nest++ > depth)
                 return give_up(indexer, CACHE_KEY_DEEP);
-            if (!add_mark(indexer))
+            indexer->p++;
+            if (!skip_blanks(indexer))
                 return false;
-            skip_blanks(indexer);
             if (next(indexer) != ']')
                 continue;
         } else if (!index_value(indexer, depth + 1 - nest, true)) {
             return false;
         }
-        for (skip_blanks(indexer); next(indexer) == ']'; skip_blanks(indexer)) {
-            if (!add_mark(indexer))
+        for (;; indexer->p++) {
+            if (!skip_blanks(indexer))
                 return false;
-            if (--nest == 0)
+            if (next(indexer) != ']')
+                break;
+            if (--nest == 0) {
+                indexer->p++;
                 return true;
+            }
         }
         if (next(indexer) != ',')
             return give_up(indexer, CACHE_KEY_INVALID);
-        if (!add_mark(indexer))
+        indexer->p++;
+        if (!skip_blanks(indexer))
             return false;
-        skip_blanks(indexer);
     }
 }
 
 /* Indexes the value at which the indexer stands; there may be `depth` more levels of brackets. */
 static bool index_value(struct indexer *indexer, unsigned depth, bool in_array)
 {
-    const char *start = indexer->p;
     switch (next(indexer)) {
     case '"':
-        return skip_string(indexer) && add_run(indexer, start, true, false);
+        return skip_string(indexer);
     case '{':
         return depth != 0 ? index_object(indexer, depth - 1) : give_up(indexer, CACHE_KEY_DEEP);
     case '[':
         return depth != 0 ? index_array(indexer, depth - 1) : give_up(indexer, CACHE_KEY_DEEP);
     default:
-        return add_words(indexer, in_array);
+        return skip_words(indexer, in_array);
     }
 }
 
@@ -405,39 +454,42 @@ enum cache_key_result body_index_make(struct body_index *index, struct span text
         .index = index,
         .p = text.base,
         .end = text.base + text.len,
-        .text = text,
-        .sealed = true,
+        .base = text.base,
+        .run = text.base,
         .result = CACHE_KEY_MADE,
     };
     index->text = text;
-    index->part_count = index->member_count = 0;
+    index->run_count = index->object_count = index->member_count = 0;
     index->_names_len = 0;
-    skip_blanks(&indexer);
+    if (!skip_blanks(&indexer))
+        return indexer.result;
     if (next(&indexer) != '{')
         return CACHE_KEY_INVALID;
-    if (index_value(&indexer, CACHE_KEY_MAX_DEPTH, false)) {
-        skip_blanks(&indexer);
+    if (index_value(&indexer, CACHE_KEY_MAX_DEPTH, false) && skip_blanks(&indexer)) {
         if (indexer.p != indexer.end)
             return CACHE_KEY_INVALID;
+        end_run(&indexer, indexer.p, indexer.p);
     }
     return indexer.result;
 }
 
 void body_index_clear(struct body_index *index)
 {
-    size_t members = index->_open_cap + index->_member_cap;
+    size_t members = index->_open_cap + index->_member_cap, objects = index->_object_cap;
+    size_t bytes = index->_run_cap * sizeof(*index->runs) + objects * sizeof(*index->objects);
     free(index->_names);
     index->_names = NULL;
-    index->part_count = index->member_count = 0;
-    if (index->_part_cap * sizeof(*index->parts) + members * sizeof(*index->members) > CACHE_KEYER_KEEPS)
+    index->run_count = index->object_count = index->member_count = 0;
+    if (bytes + members * sizeof(*index->members) > CACHE_KEYER_KEEPS)
         body_index_dispose(index);
 }
 
 void body_index_dispose(struct body_index *index)
 {
-    free(index->parts);
+    free(index->runs);
+    free(index->objects);
     free(index->members);
     free(index->_open);
     free(index->_names);
-    *index = (struct body_index){.parts = NULL};
+    *index = (struct body_index){.runs = NULL};
 }

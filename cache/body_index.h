@@ -1,49 +1,68 @@
-/* Where the parts of a JSON object stand in its text, so that they can be read in another order than they were written,
- * without a tree and without a copy. Pure but for the scratch memory that it lives in; one thread. A private part of
- * cache/key. */
+/* How the parts of a JSON object have to be put in order, told by places in its text: without a tree and without a
+ * copy. Pure but for the scratch memory that it lives in; one thread. A private part of cache/key. */
 #ifndef WEIR_CACHE_BODY_INDEX_H
 #define WEIR_CACHE_BODY_INDEX_H
 
 #include "cache/blanks.h"
 #include "cache/key.h"
 
-/* The text in its own order: runs of bytes between objects, and objects. An object's members tell where their values'
- * parts stand, so that they can be hashed in another order.
+/* The text is a row of runs, with nothing but white space between them. A long run is as good as a short one, so there
+ * are few: most bodies are written without white space or with their members in order, or both.
  *
- *   {"b": [1, {"x": 2}], "a": 3}
- *   parts    0 OBJECT end 6   1 "[1," 2 OBJECT end 4   3 "2"   4 "]"   5 "3"
- *   members  x: 3…4                        b: 1…5   a: 5…6  (an object's stand together once it is closed) */
-enum body_part_kind {
-    BODY_RUN,    /* as it is to be hashed */
-    BODY_SPACED, /* with white space between its tokens, none of which is a string */
-    BODY_OBJECT,
+ * Objects are noted only where their members have to be read in another order than they were written, in the order in
+ * which they begin; their members stand together, in order:
+ *
+ *   {"b": [1,{"x":2,"w":3}], "a": {"y":4}}
+ *   runs     "{"b":"   "[1,{"x":2,"w":3}],"   ""a":"   "{"y":4}}"
+ *   objects  0 from { to the last }, a and b     1 {"x":2,"w":3}, w and x */
+struct body_run {
+    uint32_t first, end; /* in the text */
+    bool spaced;         /* with white space between its tokens, none of which is a string */
 };
 
-struct body_part {
-    uint16_t kind;
-    bool strings;   /* a run with a string in it */
-    uint32_t end;   /* of a run: where it ends in the text; of an object: the first part behind it */
-    uint32_t first; /* of a run: where it starts in the text; of an object: its first member */
-    uint32_t count; /* of an object: members */
+struct body_place {
+    uint32_t run; /* the run at or before which it is */
+    uint32_t at;  /* in the text */
+};
+
+struct body_object {
+    struct body_place start, end;
+    uint32_t next;         /* the first object that is not within this one */
+    uint32_t first, count; /* members */
+    bool in_order;         /* reads as it is written; there for the sake of those within it */
 };
 
 struct body_member {
-    const char *name; /* unescaped */
-    uint32_t name_len;
-    uint32_t first_part, end_part;
+    uint32_t name, name_len; /* in the text; an escaped name: in _names, unescaped */
+    bool escaped : 1;
+    uint32_t start_run : 31; /* what is read starts with the name, or, behind an escaped name, with the value */
+    uint32_t value;          /* in the text */
+    struct body_place end;
+    uint32_t first_object, end_object; /* those within the value */
 };
 
-/* Zero-initialise. Part 0 is the whole object. */
+/* Zero-initialise. Object 0 is the whole text; it is always noted. */
 struct body_index {
     struct span text;
-    struct body_part *parts;
+    struct body_run *runs;
+    struct body_object *objects;
     struct body_member *members; /* those of closed objects */
-    uint32_t part_count, member_count;
+    uint32_t run_count, object_count, member_count;
     struct body_member *_open; /* a stack: those of objects that are not closed yet */
-    size_t _part_cap, _open_cap, _member_cap;
+    size_t _run_cap, _object_cap, _open_cap, _member_cap;
     char *_names; /* unescaped ones; as long as the text, since unescaping never lengthens */
     size_t _names_len;
 };
+
+static inline struct span body_member_name(const struct body_index *index, const struct body_member *member)
+{
+    return (struct span){(member->escaped ? index->_names : index->text.base) + member->name, member->name_len};
+}
+
+static inline struct body_place body_member_start(const struct body_member *member)
+{
+    return (struct body_place){member->start_run, member->escaped ? member->value : member->name - 1};
+}
 
 /* Indexes `text`, which must stay where it is for as long as the index is used. */
 enum cache_key_result body_index_make(struct body_index *index, struct span text);

@@ -114,42 +114,77 @@ static void sink_without_blanks(struct sink *sink, const char *p, const char *en
     }
 }
 
-static bool is_left_out(const struct body_member *member)
+static bool is_left_out(struct span name)
 {
-    struct span name = {member->name, member->name_len};
     return span_eq(name, SPAN("user")) || span_eq(name, SPAN("metadata")) || span_eq(name, SPAN("safety_identifier"));
 }
 
-/* An object is '{', the number of its members, and of each its name and value and a comma, which no value that is not
- * closed can contain; so whatever has the same bytes is the same value. */
-static void sink_parts(struct sink *sink, const struct body_index *index, uint32_t first, uint32_t end, bool top)
+/* The text between two places, without the white space. */
+static inline void sink_text(struct sink *sink, const struct body_index *index, struct body_place from,
+                             struct body_place to)
+{
+    const char *text = index->text.base;
+    for (uint32_t i = from.run; i <= to.run && i < index->run_count; i++) {
+        const struct body_run *run = &index->runs[i];
+        uint32_t first = run->first > from.at ? run->first : from.at, end = run->end < to.at ? run->end : to.at;
+        if (first >= end)
+            continue;
+        if (run->spaced)
+            sink_without_blanks(sink, text + first, text + end);
+        else
+            sink_add(sink, text + first, end - first);
+    }
+}
+
+/* A name that was written with escapes: with as few as it takes. */
+static void sink_name(struct sink *sink, struct span name)
+{
+    sink_add(sink, "\"", 1);
+    for (size_t i = 0; i < name.len; i++) {
+        if (name.base[i] == '"' || name.base[i] == '\\')
+            sink_add(sink, "\\", 1);
+        sink_add(sink, &name.base[i], 1);
+    }
+    sink_add(sink, "\":", 2);
+}
+
+static void sink_object(struct sink *sink, const struct body_index *index, const struct body_object *object);
+
+/* The text between two places, within which are the objects from `first` up to `end`. */
+static void sink_range(struct sink *sink, const struct body_index *index, struct body_place from, struct body_place to,
+                       uint32_t first, uint32_t end)
 {
     for (uint32_t i = first; i < end;) {
-        const struct body_part *part = &index->parts[i];
-        if (part->kind != BODY_OBJECT) {
-            const char *text = index->text.base;
-            if (part->kind == BODY_SPACED)
-                sink_without_blanks(sink, text + part->first, text + part->end);
-            else
-                sink_add(sink, text + part->first, part->end - part->first);
+        const struct body_object *object = &index->objects[i];
+        if (object->in_order) {
             i++;
             continue;
         }
-        uint32_t behind = part->first + part->count, count = part->count;
-        for (uint32_t m = part->first; top && m < behind; m++)
-            count -= is_left_out(&index->members[m]);
-        sink_add(sink, "{", 1);
-        sink_number(sink, count);
-        for (uint32_t m = part->first; m < behind; m++) {
-            const struct body_member *member = &index->members[m];
-            if (top && is_left_out(member))
-                continue;
-            sink_span(sink, (struct span){member->name, member->name_len});
-            sink_parts(sink, index, member->first_part, member->end_part, false);
-            sink_add(sink, ",", 1);
-        }
-        i = part->end;
+        sink_text(sink, index, from, object->start);
+        sink_object(sink, index, object);
+        from = object->end;
+        i = object->next;
     }
+    sink_text(sink, index, from, to);
+}
+
+static void sink_object(struct sink *sink, const struct body_index *index, const struct body_object *object)
+{
+    bool top = object == index->objects, some = false;
+    sink_add(sink, "{", 1);
+    for (uint32_t i = object->first; i < object->first + object->count; i++) {
+        const struct body_member *member = &index->members[i];
+        struct span name = body_member_name(index, member);
+        if (top && is_left_out(name))
+            continue;
+        if (some)
+            sink_add(sink, ",", 1);
+        some = true;
+        if (member->escaped)
+            sink_name(sink, name);
+        sink_range(sink, index, body_member_start(member), member->end, member->first_object, member->end_object);
+    }
+    sink_add(sink, "}", 1);
 }
 
 bool cache_key_has_header(struct span name)
@@ -190,7 +225,7 @@ static bool sink_headers(struct sink *sink, const struct cache_question *questio
 
 static bool sink_question(struct sink *sink, const struct cache_question *question)
 {
-    static const char domain[] = "weir response cache, version 1"; /* with its NUL */
+    static const char domain[] = "weir response cache, version 2"; /* with its NUL */
     sink_add(sink, domain, sizeof(domain));
     sink_number(sink, question->scope);
     sink_span(sink, question->scope_name);
@@ -216,15 +251,13 @@ static bool is_zero(struct span value)
 
 static void read_facts(const struct body_index *index, struct cache_key_facts *facts)
 {
-    const struct body_part *object = &index->parts[0];
+    const struct body_object *object = &index->objects[0];
     bool unstored = false, state = false;
     *facts = (struct cache_key_facts){.deterministic = false};
     for (uint32_t i = 0; i < object->count; i++) {
         const struct body_member *member = &index->members[object->first + i];
-        const struct body_part *value = &index->parts[member->first_part];
-        struct span name = {member->name, member->name_len}, rest = SPAN_NONE;
-        if (value->kind != BODY_OBJECT)
-            rest = (struct span){index->text.base + value->first, value->end - value->first};
+        struct span name = body_member_name(index, member);
+        struct span rest = {index->text.base + member->value, member->end.at - member->value};
         bool null = span_starts(rest, SPAN("null")), no = span_starts(rest, SPAN("false"));
         if (span_eq(name, SPAN("temperature")))
             facts->deterministic |= is_zero(rest);
@@ -255,7 +288,7 @@ enum cache_key_result cache_key_make(struct cache_keyer *keyer, const struct cac
             result = CACHE_KEY_COMPLEX;
     }
     if (result == CACHE_KEY_MADE) {
-        sink_parts(&sink, &keyer->index, 0, keyer->index.part_count, true);
+        sink_object(&sink, &keyer->index, &keyer->index.objects[0]);
         sink_flush(&sink);
         if (EVP_DigestFinal_ex(keyer->digest, key->bytes, NULL) != 1)
             h2o_fatal("SHA-256 failed");

@@ -1,9 +1,9 @@
 /* The key of an answer: a SHA-256 over everything that an answer depends on, so that two requests have the same key
  * exactly if the same answer does for both. The body counts in a canonical form that is hashed as it is found, never
- * built: object members in one order at every depth, their names unescaped; number and string tokens as they were
- * written (1 and 1.0 differ, "a" and "\u0061" differ); white space between tokens dropped; the top-level members
- * `user`, `metadata` and `safety_identifier` left out. `stream` is part of it, which keeps streamed and plain answers
- * apart.
+ * built: JSON without white space between its tokens, with object members in one order at every depth, their names
+ * escaped in one way, number and string tokens as they were written (1 and 1.0 differ, "a" and "\u0061" differ), and
+ * without the top-level members `user`, `metadata` and `safety_identifier`. A body that is written so already is hashed
+ * as it stands. `stream` is part of it, which keeps streamed and plain answers apart.
  *
  * SHA-256 because clients choose what is hashed: a collision, found at leisure, would hand one client's answer to
  * another. It is most of what the key of a long prompt costs: 0.65 ms a megabyte with the processor's SHA
@@ -18,10 +18,12 @@
 #include <stdint.h>
 
 #define CACHE_KEY_LEN 32
-#define CACHE_KEY_MAX_DEPTH 64    /* levels of brackets in a body; beyond it: CACHE_KEY_DEEP */
-#define CACHE_KEY_MAX_PARTS 65536 /* members of objects, and runs of other tokens; beyond it: CACHE_KEY_COMPLEX */
+#define CACHE_KEY_MAX_DEPTH 64 /* levels of brackets in a body; beyond it: CACHE_KEY_DEEP */
+/* Beyond these: CACHE_KEY_COMPLEX. What is written without white space and with its members in order counts little. */
+#define CACHE_KEY_MAX_PARTS 65536 /* objects and members that have to be put in order */
+#define CACHE_KEY_MAX_RUNS 262144 /* pieces between which there is white space */
 #define CACHE_KEY_MAX_HEADERS 32  /* headers that change answers; beyond it: CACHE_KEY_COMPLEX */
-#define CACHE_KEYER_KEEPS 2097152
+#define CACHE_KEYER_KEEPS 4194304
 
 struct cache_key {
     unsigned char bytes[CACHE_KEY_LEN];

@@ -29,6 +29,15 @@ static const struct shape shapes[] = {
     {"messages", "{\"model\":\"m\",\"messages\":[", "{\"role\":\"user\",\"content\":\"What is the time?\"},", "{}]}"},
     {"messages and blanks", "{\"model\":\"m\",\"messages\":[",
      "{\n  \"role\": \"user\",\n  \"content\": \"What is the time?\"\n},\n", "{}]}"},
+    {"a long chat", "{\"model\":\"m\",\"messages\":[",
+     "{\"role\":\"user\",\"content\":\"Why is the sky blue at noon, and why is it red in the evening?\"},"
+     "{\"role\":\"assistant\",\"content\":\"Air scatters short waves more than long ones, so blue light comes from all "
+     "sides.\\n"
+     "In the evening the light has a longer way through the air: what is left of it is what was not scattered, "
+     "which is \\\"the rest\\\", the long waves: red.\"},",
+     "{}]}"},
+    {"members to be sorted", "{\"model\":\"m\",\"messages\":[",
+     "{\"content\":\"What is the time?\",\"role\":\"user\"},", "{}]}"},
     {"tiny objects", "{\"model\":\"m\",\"tools\":[", "{\"a\":1},", "{}]}"},
     {"empty objects", "{\"model\":\"m\",\"tools\":[", "{},", "{}]}"},
     {"arrays in arrays", "{\"model\":\"m\",\"tools\":[", "[[1],[]],", "1]}"},

@@ -27,6 +27,8 @@ START_TEST(order_and_white_space_do_not_count)
     expect_same("{\"a\":{\"x\":1,\"yy\":[{\"p\":1,\"q\":[]}]},\"b\":{}}",
                 "{\"b\":{ },\"a\":{\"yy\":[ {\"q\":[ ],\"p\":1} ],\"x\":1}}");
     expect_same("{\"a\":[1,2,\"x y\",true,null,[3,4]]}", "{\"a\": [ 1 , 2 ,\"x y\", true,null , [3 ,4 ] ] }");
+    expect_same("{\"m\":[{\"a\":1,\"b\":{\"c\":1,\"d\":2}},{\"a\":2,\"bb\":\" \"}]}",
+                "{\"m\":[{\"b\":{\"d\":2,\"c\":1},\"a\":1},{\"bb\":\" \" ,\"a\":2 }]}");
     expect_same("{\"a\":[\"x\",1,2,\"y\",3]}", "{\"a\":[\"x\", 1,2 ,\"y\",3]}");
 }
 END_TEST
@@ -105,6 +107,8 @@ START_TEST(names_are_unescaped_values_are_not)
     expect_same("{\"a\\\"b\":1}", "{\"a\\u0022b\":1}");
     expect_other("{\"a\":\"\\u0061\"}", "{\"a\":\"a\"}");
     expect_other("{\"a\\\\\":1}", "{\"a\":1}");
+    expect_other("{\"a\\\":1,\\\"b\":2}", "{\"a\":1,\"b\":2}");
+    expect_same("{\"x\":{\"a\\\":1,\\\"b\":2}}", "{\"x\":{\"\\u0061\\u0022:1,\\u0022b\":2}}");
     expect_same("{\"\\u0075ser\":\"x\",\"a\":1}", "{\"a\":1}");
     expect_same("{\"a\":\"\\\\\\\"}, \"}", "{ \"a\" : \"\\\\\\\"}, \" }");
 }
@@ -204,13 +208,13 @@ START_TEST(bounds_hold)
     ck_assert_int_eq(make(strbuf_span(&body), &key), CACHE_KEY_DEEP);
     nested(&body, 1000000, "[", "]");
     ck_assert_int_eq(make(strbuf_span(&body), &key), CACHE_KEY_DEEP);
-    for (unsigned count = CACHE_KEY_MAX_PARTS - 1; count <= CACHE_KEY_MAX_PARTS; count++) {
+    for (unsigned count = CACHE_KEY_MAX_PARTS; count <= CACHE_KEY_MAX_PARTS + 1; count++) {
         strbuf_reset(&body);
         for (unsigned i = 0; i < count; i++)
-            strbuf_printf(&body, "%s\"%u\":1", i == 0 ? "{" : ",", i * 7919 % CACHE_KEY_MAX_PARTS);
+            strbuf_printf(&body, "%s\"%u\":1", i == 0 ? "{" : ",", i * 7919 % (CACHE_KEY_MAX_PARTS + 1));
         strbuf_putc(&body, '}');
         ck_assert_int_eq(make(strbuf_span(&body), &key),
-                         count < CACHE_KEY_MAX_PARTS ? CACHE_KEY_MADE : CACHE_KEY_COMPLEX);
+                         count <= CACHE_KEY_MAX_PARTS ? CACHE_KEY_MADE : CACHE_KEY_COMPLEX);
     }
     /* A prompt of a million tokens is one run, spaced or not. */
     struct cache_key spaced;
