@@ -4,7 +4,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
+#define PAGE ((uintptr_t)4096)
 #define LINE ((size_t)64)
 #define SLAB_SIZE ((size_t)65536)
 #define FINE_MAX ((size_t)1024) /* up to here sizes are multiples of a line, */
@@ -29,6 +31,7 @@ struct slab {
 static struct size {
     pthread_mutex_t lock;
     struct slab *newest; /* the slab that got its first free slot last; only those that have one */
+    size_t slabs;        /* with those that have none */
 } __attribute__((aligned(64))) sizes[SIZES] = {[0 ... SIZES - 1] = {.lock = PTHREAD_MUTEX_INITIALIZER}};
 
 #if !defined(__SANITIZE_ADDRESS__) && defined(__has_feature)
@@ -91,11 +94,24 @@ static bool is_sparse(void)
     return atomic_load_explicit(&in_slabs, memory_order_relaxed) > used + used / 4 + SPARE;
 }
 
+/* Has the kernel give all pages of a slab at once: one by one, as they are touched, they take four times as long. */
+static void populate(struct slab *slab)
+{
+#ifdef MADV_POPULATE_WRITE
+    uintptr_t first = ((uintptr_t)slab + PAGE - 1) & ~(PAGE - 1), end = ((uintptr_t)slab + SLAB_SIZE) & ~(PAGE - 1);
+    madvise((void *)first, end - first, MADV_POPULATE_WRITE); /* older kernels know no such advice */
+#else
+    (void)slab;
+#endif
+}
+
 static struct slab *make_slab(unsigned index, size_t slot)
 {
     struct slab *slab = malloc(SLAB_SIZE);
     if (slab == NULL)
         abort();
+    if (sizes[index].slabs++ != 0) /* of a size's first slab it may be that only a few slots are ever used */
+        populate(slab);
     uintptr_t first = ((uintptr_t)(slab + 1) + sizeof(void *) + LINE - 1) & ~(uintptr_t)(LINE - 1);
     size_t room = (uintptr_t)slab + SLAB_SIZE + sizeof(void *) - first; /* the last slot's end belongs to nobody */
     *slab =
@@ -161,6 +177,7 @@ void slab_free(void *block)
     /* The last one stays: another block is about to come. */
     if (slab->used == 0 && (slab->newer != NULL || slab->older != NULL)) {
         unlink_slab(slab);
+        size->slabs--;
         empty = slab;
     }
     pthread_mutex_unlock(&size->lock);

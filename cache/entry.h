@@ -21,7 +21,7 @@ struct cache_birth {
 struct cache_entry {
     /* What is looked at to find an entry stands in one cache line. */
     struct cache_key key;
-    struct cache_entry *_next;           /* in its bucket; then in the list of those to let go */
+    struct cache_entry *_next;           /* in the list of those to let go */
     struct cache_entry *_newer, *_older; /* in the store that it is in, under that store's lock */
     uint64_t _leaves_us;                 /* when the store that it is in forgets it */
 

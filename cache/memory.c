@@ -5,22 +5,27 @@
 
 #define SHARDS_MAX 16
 #define SHARD_MIN ((size_t)4 * 1024 * 1024) /* rather fewer shards than smaller ones */
-#define BUCKETS_FIRST 64
-#define PER_ENTRY (2 * sizeof(void *)) /* of the buckets: there are at least half as many entries, or few of both */
+#define SLOTS_FIRST 64
+#define PER_ENTRY (4 * sizeof(void *)) /* of the slots: from 3/8 on they are in use, or there are few */
 #define STALE_LOOKS 4                  /* old entries that an insertion looks at, to throw out what has expired */
 
-/* The lock guards everything in the shard, and the links of the entries in it. */
+/* The lock guards everything in the shard, and the links of the entries in it.
+ *
+ * An entry is in the first slot that was free from the one on that its tag names. Tags stand by themselves: a look-up
+ * that finds nothing, and a table that grows, read only them, no entries, which no processor's cache holds any more. */
 struct shard {
     pthread_mutex_t lock;
-    struct cache_entry **buckets;
-    size_t bucket_count; /* a power of two */
+    uint32_t *tags; /* of the slots' entries; 0: the slot is free */
+    struct cache_entry **slots;
+    size_t slot_count; /* a power of two */
     struct cache_entry *newest, *oldest;
+    uint64_t looked_until_us; /* none of the STALE_LOOKS oldest expires before; 0: not known */
     struct cache_memory_counts counts;
 } __attribute__((aligned(64)));
 
 struct cache_memory {
     size_t shard_count; /* a power of two */
-    size_t shard_bytes; /* each one's part of the memory, first buckets aside */
+    size_t shard_bytes; /* each one's part of the memory, first slots aside */
     size_t max_entry;
     uint64_t ttl_us;          /* 0: none of its own */
     _Atomic(uint64_t) purges; /* raised before the first shard is looked at, read with a shard's lock held */
@@ -35,25 +40,42 @@ static size_t cost(const struct cache_entry *entry)
 }
 
 /* Keys are digests: any of their bytes are as good as a hash. */
-static size_t bucket_of(const struct shard *shard, const struct cache_key *key)
+static uint32_t tag_of(const struct cache_key *key)
 {
-    uint64_t bits;
+    uint32_t bits;
     memcpy(&bits, key->bytes, sizeof(bits));
-    return (size_t)bits & (shard->bucket_count - 1);
+    return bits | UINT32_C(1) << 31;
 }
 
-static struct cache_entry **find(struct shard *shard, const struct cache_key *key)
+/* The slot of the entry with this key, or the free one where it would be. */
+static size_t find(const struct shard *shard, const struct cache_key *key)
 {
-    struct cache_entry **slot = &shard->buckets[bucket_of(shard, key)];
-    while (*slot != NULL && !cache_key_eq(&(*slot)->key, key))
-        slot = &(*slot)->_next;
-    return slot;
+    uint32_t tag = tag_of(key);
+    size_t mask = shard->slot_count - 1, at = tag & mask;
+    while (shard->tags[at] != 0 && !(shard->tags[at] == tag && cache_key_eq(&shard->slots[at]->key, key)))
+        at = (at + 1) & mask;
+    return at;
+}
+
+/* Empties a slot; entries behind it that would be there, had it been free, move up. */
+static void empty_slot(struct shard *shard, size_t hole)
+{
+    size_t mask = shard->slot_count - 1;
+    for (size_t at = (hole + 1) & mask; shard->tags[at] != 0; at = (at + 1) & mask) {
+        if (((at - shard->tags[at]) & mask) < ((at - hole) & mask))
+            continue;
+        shard->tags[hole] = shard->tags[at];
+        shard->slots[hole] = shard->slots[at];
+        hole = at;
+    }
+    shard->tags[hole] = 0;
 }
 
 static void unlink_age(struct shard *shard, struct cache_entry *entry)
 {
     *(entry->_newer != NULL ? &entry->_newer->_older : &shard->newest) = entry->_older;
     *(entry->_older != NULL ? &entry->_older->_newer : &shard->oldest) = entry->_newer;
+    shard->looked_until_us = 0;
 }
 
 static void link_newest(struct shard *shard, struct cache_entry *entry)
@@ -64,11 +86,11 @@ static void link_newest(struct shard *shard, struct cache_entry *entry)
     shard->newest = entry;
 }
 
-/* Takes the entry at *slot out and puts it on the list of those to let go. */
-static void take_out(struct shard *shard, struct cache_entry **slot, struct cache_entry **gone)
+/* Takes the entry in a slot out and puts it on the list of those to let go. */
+static void take_out(struct shard *shard, size_t slot, struct cache_entry **gone)
 {
-    struct cache_entry *entry = *slot;
-    *slot = entry->_next;
+    struct cache_entry *entry = shard->slots[slot];
+    empty_slot(shard, slot);
     unlink_age(shard, entry);
     shard->counts.entries--;
     shard->counts.bytes -= cost(entry);
@@ -76,36 +98,59 @@ static void take_out(struct shard *shard, struct cache_entry **slot, struct cach
     *gone = entry;
 }
 
-static void grow_buckets(struct shard *shard)
+static void make_slots(struct shard *shard, size_t count)
 {
-    struct cache_entry **old = shard->buckets;
-    size_t old_count = shard->bucket_count;
-    shard->bucket_count *= 2;
-    shard->buckets = h2o_mem_alloc(shard->bucket_count * sizeof(*shard->buckets));
-    memset(shard->buckets, 0, shard->bucket_count * sizeof(*shard->buckets));
-    for (size_t i = 0; i < old_count; i++) {
-        for (struct cache_entry *entry = old[i], *next; entry != NULL; entry = next) {
-            struct cache_entry **slot = &shard->buckets[bucket_of(shard, &entry->key)];
-            next = entry->_next;
-            entry->_next = *slot;
-            *slot = entry;
-        }
+    shard->slot_count = count;
+    shard->slots = h2o_mem_alloc(count * sizeof(*shard->slots));
+    shard->tags = h2o_mem_alloc(count * sizeof(*shard->tags));
+    memset(shard->tags, 0, count * sizeof(*shard->tags));
+}
+
+static void grow_slots(struct shard *shard)
+{
+    struct shard old = *shard;
+    make_slots(shard, old.slot_count * 2);
+    size_t mask = shard->slot_count - 1;
+    for (size_t i = 0; i < old.slot_count; i++) {
+        if (old.tags[i] == 0)
+            continue;
+        size_t at = old.tags[i] & mask;
+        while (shard->tags[at] != 0)
+            at = (at + 1) & mask;
+        shard->tags[at] = old.tags[i];
+        shard->slots[at] = old.slots[i];
     }
-    free(old);
+    free(old.tags);
+    free(old.slots);
+}
+
+/* Throws out what has expired among the oldest. */
+static void drop_stale(struct shard *shard, uint64_t now_us, struct cache_entry **gone)
+{
+    if (now_us < shard->looked_until_us)
+        return;
+    struct cache_entry *entry = shard->oldest;
+    uint64_t first_us = UINT64_MAX;
+    int looks = 0;
+    shard->looked_until_us = UINT64_MAX; /* taking one out makes it 0 */
+    for (; looks < STALE_LOOKS && entry != NULL; looks++) {
+        struct cache_entry *newer = entry->_newer;
+        if (entry->_leaves_us <= now_us) {
+            take_out(shard, find(shard, &entry->key), gone);
+            shard->counts.expirations++;
+        } else if (entry->_leaves_us < first_us) {
+            first_us = entry->_leaves_us;
+        }
+        entry = newer;
+    }
+    if (shard->looked_until_us != 0)
+        shard->looked_until_us = looks == STALE_LOOKS ? first_us : 0;
 }
 
 /* Makes room for `bytes` more: first what has expired among the oldest, then the oldest. */
 static void make_room(struct shard *shard, size_t max, size_t bytes, uint64_t now_us, struct cache_entry **gone)
 {
-    struct cache_entry *entry = shard->oldest;
-    for (int i = 0; i < STALE_LOOKS && entry != NULL; i++) {
-        struct cache_entry *newer = entry->_newer;
-        if (entry->_leaves_us <= now_us) {
-            take_out(shard, find(shard, &entry->key), gone);
-            shard->counts.expirations++;
-        }
-        entry = newer;
-    }
+    drop_stale(shard, now_us, gone);
     while (shard->counts.bytes + bytes > max) {
         take_out(shard, find(shard, &shard->oldest->key), gone);
         shard->counts.evictions++;
@@ -146,9 +191,7 @@ struct cache_memory *cache_memory_create(const struct cache_memory_settings *set
     for (size_t i = 0; i < memory->shard_count; i++) {
         struct shard *shard = &memory->shards[i];
         pthread_mutex_init(&shard->lock, NULL);
-        shard->bucket_count = BUCKETS_FIRST;
-        shard->buckets = h2o_mem_alloc(BUCKETS_FIRST * sizeof(*shard->buckets));
-        memset(shard->buckets, 0, BUCKETS_FIRST * sizeof(*shard->buckets));
+        make_slots(shard, SLOTS_FIRST);
     }
     return memory;
 }
@@ -160,7 +203,8 @@ void cache_memory_destroy(struct cache_memory *memory)
     cache_memory_purge(memory, NULL, NULL);
     for (size_t i = 0; i < memory->shard_count; i++) {
         pthread_mutex_destroy(&memory->shards[i].lock);
-        free(memory->shards[i].buckets);
+        free(memory->shards[i].tags);
+        free(memory->shards[i].slots);
     }
     free(memory);
 }
@@ -175,7 +219,8 @@ struct cache_entry *cache_memory_lookup(struct cache_memory *memory, const struc
     struct shard *shard = shard_of(memory, key);
     struct cache_entry *gone = NULL;
     pthread_mutex_lock(&shard->lock);
-    struct cache_entry **slot = find(shard, key), *entry = *slot;
+    size_t slot = find(shard, key);
+    struct cache_entry *entry = shard->tags[slot] != 0 ? shard->slots[slot] : NULL;
     if (entry != NULL && entry->_leaves_us <= now_us) {
         take_out(shard, slot, &gone);
         shard->counts.expirations++;
@@ -206,15 +251,15 @@ bool cache_memory_insert(struct cache_memory *memory, struct cache_entry *entry,
     bool fits =
         bytes <= memory->max_entry && entry->expires_us > now_us && entry->birth.purges == cache_memory_purges(memory);
     if (fits) {
-        struct cache_entry **slot = find(shard, &entry->key);
-        if (*slot != NULL)
+        size_t slot = find(shard, &entry->key);
+        if (shard->tags[slot] != 0)
             take_out(shard, slot, &gone);
         make_room(shard, memory->shard_bytes, bytes, now_us, &gone);
-        if (shard->counts.entries == shard->bucket_count)
-            grow_buckets(shard);
-        slot = &shard->buckets[bucket_of(shard, &entry->key)];
-        entry->_next = *slot;
-        *slot = entry;
+        if (shard->counts.entries >= shard->slot_count / 4 * 3)
+            grow_slots(shard);
+        slot = find(shard, &entry->key);
+        shard->tags[slot] = tag_of(&entry->key);
+        shard->slots[slot] = entry;
         link_newest(shard, entry);
         shard->counts.entries++;
         shard->counts.bytes += bytes;
@@ -234,8 +279,8 @@ bool cache_memory_remove(struct cache_memory *memory, const struct cache_key *ke
     struct shard *shard = shard_of(memory, key);
     struct cache_entry *gone = NULL;
     pthread_mutex_lock(&shard->lock);
-    struct cache_entry **slot = find(shard, key);
-    if (*slot != NULL)
+    size_t slot = find(shard, key);
+    if (shard->tags[slot] != 0)
         take_out(shard, slot, &gone);
     pthread_mutex_unlock(&shard->lock);
     bool found = gone != NULL;

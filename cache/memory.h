@@ -1,7 +1,7 @@
 /* The memory store: answers by key, shared by all workers. Keys are spread over shards, each with one lock that is held
  * for a few pointers only; what an operation throws out is freed after the lock. A shard forgets the least recently
  * used when its part of the memory is full, so the whole never holds more than `max_bytes`, counted as allocated
- * (entries, chunks and all; the buckets' few bytes an entry included).
+ * (entries, chunks and all; the table's few bytes an entry included).
  *
  * Any thread. No clock is read: `now_us` is the caller's clock_us(). */
 #ifndef WEIR_CACHE_MEMORY_H

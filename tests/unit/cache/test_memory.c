@@ -208,7 +208,7 @@ END_TEST
 START_TEST(the_expired_make_room_before_the_old)
 {
     struct cache_entry *probe = make_entry(0, 1000, 0, MINUTE);
-    size_t each = probe->allocated + 2 * sizeof(void *);
+    size_t each = probe->allocated + 4 * sizeof(void *);
     cache_entry_release(probe);
     open_store(3 * each, 0);
     ck_assert(insert(1, 1000, 9 * MINUTE));
@@ -330,7 +330,7 @@ START_TEST(random_load_behaves_like_the_oracle)
         } else {
             struct model entry = {.n = n, .version = step, .expires_us = now + dice(40000)};
             struct cache_entry *made = make_entry(n, dice(dice(4) == 0 ? 14000 : 900), step, entry.expires_us);
-            entry.cost = made->allocated + 2 * sizeof(void *);
+            entry.cost = made->allocated + 4 * sizeof(void *);
             bool fits = entry.cost <= max_entry && entry.expires_us > now;
             ck_assert_int_eq(cache_memory_insert(memory, made, now), fits);
             if (fits)
