@@ -60,6 +60,14 @@ static inline unsigned bits(__m128i bytes)
     return (unsigned)_mm_movemask_epi8(bytes);
 }
 
+/* Where quotes, backslashes, control characters and the bytes of longer UTF-8 sequences are. */
+static inline unsigned special_in(__m128i bytes)
+{
+    __m128i ends = _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
+    /* Signed: one comparison finds both those below ' ' and those above 7F. */
+    return bits(_mm_or_si128(ends, _mm_cmplt_epi8(bytes, _mm_set1_epi8(' '))));
+}
+
 /* Looks at 16 bytes that start with a character. Returns how many of them are whole, valid characters up to the first
  * whose bit is set in `stops`; 0 for what is left to strbuf_utf8_len: sequences of four bytes, and whatever is wrong.
  */
@@ -93,14 +101,9 @@ static inline size_t skip_utf8(__m128i bytes, unsigned stops)
 static inline const char *skip_plain(const char *p, const char *end)
 {
 #ifdef __SSE2__
-    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\'), blank = _mm_set1_epi8(' ');
-
     while (end - p >= 16) {
         __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
-        /* Signed: one comparison finds both those below ' ' and those above 7F. */
-        unsigned special =
-            bits(_mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, backslash)),
-                              _mm_cmplt_epi8(bytes, blank)));
+        unsigned special = special_in(bytes);
         if (special == 0) {
             p += 16;
             continue;
@@ -151,11 +154,9 @@ static bool scan_escape(struct scan *scan, const char *start)
     return true;
 }
 
-/* Skips the string whose opening quote is at scan->p. */
-static bool scan_string(struct scan *scan)
+/* As scan_string, for what is behind its first plain bytes. */
+static bool scan_long_string(struct scan *scan, const char *start)
 {
-    const char *start = scan->p++;
-
     for (;;) {
         scan->p = skip_plain(scan->p, scan->end);
         if (scan->p == scan->end)
@@ -179,6 +180,26 @@ static bool scan_string(struct scan *scan)
             } while (scan->p != scan->end && (signed char)*scan->p < 0);
         }
     }
+}
+
+/* Skips the string whose opening quote is at scan->p. Names and most values of an answer are short. */
+static inline bool scan_string(struct scan *scan)
+{
+    const char *start = scan->p++;
+
+#ifdef __SSE2__
+    if (scan->end - scan->p >= 16) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)scan->p);
+        unsigned special = special_in(bytes);
+        if (special == 0) {
+            scan->p += 16;
+        } else if (scan->p[__builtin_ctz(special)] == '"') {
+            scan->p += __builtin_ctz(special) + 1;
+            return true;
+        }
+    }
+#endif
+    return scan_long_string(scan, start);
 }
 
 /* Skips a number as far as it goes: what cannot be its continuation is for the caller to complain of, as in Python. */

@@ -6,27 +6,40 @@
 #include <stdlib.h>
 
 #define SINK_SIZE 2048
+#define MAC_LEN 16
+#define MAC_PART (1 << 30) /* bytes at a time: their number is an int */
 
 struct cache_keyer {
     EVP_MD *sha256;
     EVP_MD_CTX *digest;
+    EVP_CIPHER_CTX *mac; /* with the secret; NULL: there is none, and `digest` is used */
     struct body_index index;
     struct blanks blanks;
 };
 
 struct sink {
-    const struct blanks *blanks;
-    EVP_MD_CTX *digest;
+    const struct cache_keyer *keyer;
     size_t len;
     unsigned char bytes[SINK_SIZE];
 };
 
-struct cache_keyer *cache_keyer_create(void)
+static void set_secret(struct cache_keyer *keyer, const unsigned char secret[CACHE_SECRET_LEN])
+{
+    EVP_CIPHER *gcm = EVP_CIPHER_fetch(NULL, "AES-128-GCM", NULL);
+    keyer->mac = EVP_CIPHER_CTX_new();
+    if (gcm == NULL || keyer->mac == NULL || EVP_EncryptInit_ex2(keyer->mac, gcm, secret, NULL, NULL) != 1)
+        h2o_fatal("no AES-GCM");
+    EVP_CIPHER_free(gcm); /* counted by the context */
+}
+
+struct cache_keyer *cache_keyer_create(const unsigned char *secret)
 {
     struct cache_keyer *keyer = h2o_mem_alloc(sizeof(*keyer));
     *keyer = (struct cache_keyer){.sha256 = EVP_MD_fetch(NULL, "SHA256", NULL), .digest = EVP_MD_CTX_new()};
     if (keyer->sha256 == NULL || keyer->digest == NULL)
         h2o_fatal("no SHA-256");
+    if (secret != NULL)
+        set_secret(keyer, secret);
     blanks_init(&keyer->blanks);
     return keyer;
 }
@@ -36,17 +49,57 @@ void cache_keyer_destroy(struct cache_keyer *keyer)
     if (keyer == NULL)
         return;
     body_index_dispose(&keyer->index);
+    EVP_CIPHER_CTX_free(keyer->mac);
     EVP_MD_CTX_free(keyer->digest);
     EVP_MD_free(keyer->sha256);
     free(keyer);
 }
 
-/* ---- what is hashed ---- */
+/* ---- the digest ---- */
+
+static void digest_begin(const struct cache_keyer *keyer)
+{
+    static const unsigned char nonce[12]; /* always the same: no tag is ever shown to anybody */
+    if ((keyer->mac != NULL ? EVP_EncryptInit_ex2(keyer->mac, NULL, NULL, nonce, NULL)
+                            : EVP_DigestInit_ex2(keyer->digest, keyer->sha256, NULL)) != 1)
+        h2o_fatal("no digest");
+}
+
+static void digest_add(const struct cache_keyer *keyer, const char *bytes, size_t len)
+{
+    if (keyer->mac == NULL) {
+        if (EVP_DigestUpdate(keyer->digest, bytes, len) != 1)
+            h2o_fatal("SHA-256 failed");
+        return;
+    }
+    while (len != 0) {
+        int part = len < MAC_PART ? (int)len : MAC_PART, unused;
+        if (EVP_EncryptUpdate(keyer->mac, NULL, &unused, (const unsigned char *)bytes, part) != 1)
+            h2o_fatal("GMAC failed");
+        bytes += part;
+        len -= (size_t)part;
+    }
+}
+
+static void digest_end(const struct cache_keyer *keyer, struct cache_key *key)
+{
+    if (keyer->mac == NULL) {
+        if (EVP_DigestFinal_ex(keyer->digest, key->bytes, NULL) != 1)
+            h2o_fatal("SHA-256 failed");
+        return;
+    }
+    int none;
+    memset(key->bytes, 0, sizeof(key->bytes));
+    if (EVP_EncryptFinal_ex(keyer->mac, key->bytes, &none) != 1 ||
+        EVP_CIPHER_CTX_ctrl(keyer->mac, EVP_CTRL_AEAD_GET_TAG, MAC_LEN, key->bytes) != 1)
+        h2o_fatal("GMAC failed");
+}
+
+/* ---- what is digested ---- */
 
 static void sink_flush(struct sink *sink)
 {
-    if (EVP_DigestUpdate(sink->digest, sink->bytes, sink->len) != 1)
-        h2o_fatal("SHA-256 failed");
+    digest_add(sink->keyer, (const char *)sink->bytes, sink->len);
     sink->len = 0;
 }
 
@@ -73,14 +126,13 @@ static inline void copy(unsigned char *to, const unsigned char *from, size_t len
     }
 }
 
-/* Small pieces are gathered: each call of OpenSSL's costs as much as hashing some fifty bytes. */
+/* Small pieces are gathered: each call of OpenSSL's costs as much as digesting some fifty bytes. */
 static inline void sink_add(struct sink *sink, const void *bytes, size_t len)
 {
     if (len > SINK_SIZE - sink->len) {
         sink_flush(sink);
         if (len > SINK_SIZE / 2) {
-            if (EVP_DigestUpdate(sink->digest, bytes, len) != 1)
-                h2o_fatal("SHA-256 failed");
+            digest_add(sink->keyer, bytes, len);
             return;
         }
     }
@@ -109,7 +161,7 @@ static void sink_without_blanks(struct sink *sink, const char *p, const char *en
         size_t n = SINK_SIZE - sink->len;
         if (n > (size_t)(end - p))
             n = (size_t)(end - p);
-        sink->len += blanks_drop(sink->blanks, sink->bytes + sink->len, p, n);
+        sink->len += blanks_drop(&sink->keyer->blanks, sink->bytes + sink->len, p, n);
         p += n;
     }
 }
@@ -277,21 +329,18 @@ enum cache_key_result cache_key_make(struct cache_keyer *keyer, const struct cac
                                      struct cache_key *key, struct cache_key_facts *facts)
 {
     struct sink sink;
-    sink.blanks = &keyer->blanks;
-    sink.digest = keyer->digest;
+    sink.keyer = keyer;
     sink.len = 0;
     enum cache_key_result result = body_index_make(&keyer->index, question->body);
     if (result == CACHE_KEY_MADE) {
-        if (EVP_DigestInit_ex2(keyer->digest, keyer->sha256, NULL) != 1)
-            h2o_fatal("SHA-256 failed");
+        digest_begin(keyer);
         if (!sink_question(&sink, question))
             result = CACHE_KEY_COMPLEX;
     }
     if (result == CACHE_KEY_MADE) {
         sink_object(&sink, &keyer->index, &keyer->index.objects[0]);
         sink_flush(&sink);
-        if (EVP_DigestFinal_ex(keyer->digest, key->bytes, NULL) != 1)
-            h2o_fatal("SHA-256 failed");
+        digest_end(keyer, key);
         if (facts != NULL)
             read_facts(&keyer->index, facts);
     }

@@ -1,13 +1,16 @@
-/* The key of an answer: a SHA-256 over everything that an answer depends on, so that two requests have the same key
+/* The key of an answer: a digest of everything that an answer depends on, so that two requests have the same key
  * exactly if the same answer does for both. The body counts in a canonical form that is hashed as it is found, never
  * built: JSON without white space between its tokens, with object members in one order at every depth, their names
  * escaped in one way, number and string tokens as they were written (1 and 1.0 differ, "a" and "\u0061" differ), and
  * without the top-level members `user`, `metadata` and `safety_identifier`. A body that is written so already is hashed
  * as it stands. `stream` is part of it, which keeps streamed and plain answers apart.
  *
- * SHA-256 because clients choose what is hashed: a collision, found at leisure, would hand one client's answer to
- * another. It is most of what the key of a long prompt costs: 0.65 ms a megabyte with the processor's SHA
- * instructions, some four times that without.
+ * Clients choose what is digested, and a collision, found at leisure, would hand one client's answer to another. So
+ * keys that leave the process, to a Redis that others share, are SHA-256, which is most of what the key of a long
+ * prompt costs: 0.65 ms a megabyte with the processor's SHA instructions, some four times that without. Keys that never
+ * leave it are GMAC (NIST SP 800-38D) under a secret of the process: a fifth of that. Its nonce is always the same, so
+ * it would be no good if tags were shown to anybody. They are not, and so all that clients can do is guess: the chance
+ * that two bodies of up to a megabyte have the same key is below 2^-111, whatever they are.
  *
  * Pure but for a scratch memory: no I/O, no clock. A keyer belongs to one thread; it keeps at most CACHE_KEYER_KEEPS
  * bytes between calls. */
@@ -18,6 +21,7 @@
 #include <stdint.h>
 
 #define CACHE_KEY_LEN 32
+#define CACHE_SECRET_LEN 16
 #define CACHE_KEY_MAX_DEPTH 64 /* levels of brackets in a body; beyond it: CACHE_KEY_DEEP */
 /* Beyond these: CACHE_KEY_COMPLEX. What is written without white space and with its members in order counts little. */
 #define CACHE_KEY_MAX_PARTS 65536 /* objects and members that have to be put in order */
@@ -26,7 +30,7 @@
 #define CACHE_KEYER_KEEPS 4194304
 
 struct cache_key {
-    unsigned char bytes[CACHE_KEY_LEN];
+    unsigned char bytes[CACHE_KEY_LEN]; /* under a secret: 16, and then zeros */
 };
 
 struct cache_header {
@@ -71,8 +75,9 @@ struct cache_key_facts {
 
 struct cache_keyer;
 
-/* A keyer and its end. */
-struct cache_keyer *cache_keyer_create(void);
+/* A keyer and its end. `secret`: CACHE_SECRET_LEN random bytes, for keys that nobody else makes; NULL: keys are the
+ * same in all processes. */
+struct cache_keyer *cache_keyer_create(const unsigned char *secret);
 void cache_keyer_destroy(struct cache_keyer *keyer);
 
 /* Makes the key of a question. `facts` (may be NULL) is filled in if there is a key. The body is checked only as far as

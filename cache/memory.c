@@ -39,7 +39,7 @@ static size_t cost(const struct cache_entry *entry)
     return entry->allocated + PER_ENTRY;
 }
 
-/* Keys are digests: any of their bytes are as good as a hash. */
+/* Keys are digests: any of their first bytes are as good as a hash (some have only 16). */
 static uint32_t tag_of(const struct cache_key *key)
 {
     uint32_t bits;
@@ -159,9 +159,10 @@ static void make_room(struct shard *shard, size_t max, size_t bytes, uint64_t no
 
 /* ---- the store ---- */
 
+/* By a byte that is not of the tag. */
 static struct shard *shard_of(struct cache_memory *memory, const struct cache_key *key)
 {
-    return &memory->shards[key->bytes[CACHE_KEY_LEN - 1] & (memory->shard_count - 1)];
+    return &memory->shards[key->bytes[sizeof(uint32_t)] & (memory->shard_count - 1)];
 }
 
 static void let_go(struct cache_entry *gone)

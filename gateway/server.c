@@ -165,6 +165,7 @@ int server_run(struct config *config, const struct config_options *options, stru
      * else's business. */
     h2o_socket_buffer_mmap_settings.threshold = SIZE_MAX;
     key_secret_random(&server.limit_secret);
+    ids_random(server.cache_secret, sizeof(server.cache_secret));
     ids_random(&server.gateway, sizeof(server.gateway));
     atomic_init(&server.gateways, 1);
     server.clients = clients_create();

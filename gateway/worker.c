@@ -72,7 +72,7 @@ struct worker *worker_create(struct server *server, unsigned index, struct site 
     h2o_linklist_init_anchor(&worker->ws_sessions);
     deadlines_init(&worker->deadlines);
     telemetry_init(&worker->telemetry);
-    worker->keyer = cache_keyer_create();
+    worker->keyer = cache_keyer_create(site->config->redis.on ? NULL : server->cache_secret);
     redis_worker_init(&worker->redis_worker);
     worker->completion_average = 256;
     worker->turned_us = clock_us();

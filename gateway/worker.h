@@ -40,7 +40,8 @@ struct server {
     uint64_t gateway;                   /* random: what tells this process from others that share a Redis */
     atomic_uint gateways;               /* how many do, this one included, when last counted */
     struct cache_memory *_Atomic cache; /* NULL: off; likewise */
-    struct redis_state redis;           /* only with a Redis in the configuration */
+    unsigned char cache_secret[CACHE_SECRET_LEN];
+    struct redis_state redis; /* only with a Redis in the configuration */
     struct redis_purge_origin purge_origin;
     struct clients *clients; /* what is remembered of addresses */
     struct uploads uploads;  /* memory of request bodies */

@@ -4,7 +4,7 @@
  *   cc -O2 -DNDEBUG -D_GNU_SOURCE -DH2O_USE_EPOLL=1 -fno-strict-aliasing -I. -o /tmp/key-bench tests/bench/key.c \
  *      cache/key.c cache/body_index.c cache/body_skip.c cache/blanks.c base/json_scan.c base/strbuf.c \
  *      -lh2o-evloop -lcrypto
- *   key-bench [RUNS]        default 50
+ *   key-bench [RUNS [shared]]        default 50; shared: the keys of a cache that has a Redis behind it
  *
  * Prints, for each shape, the quickest of the runs: milliseconds of processor time a megabyte, or why there is no key.
  */
@@ -81,9 +81,11 @@ int main(int argc, char **argv)
 {
     unsigned long runs = argc > 1 ? strtoul(argv[1], NULL, 10) : 50;
     char *text = malloc(SIZE);
-    struct cache_keyer *keyer = cache_keyer_create();
+    const unsigned char *secret =
+        argc > 2 && strcmp(argv[2], "shared") == 0 ? NULL : (const unsigned char *)"a secret of ours";
+    struct cache_keyer *keyer = cache_keyer_create(secret);
     if (runs == 0 || text == NULL) {
-        fprintf(stderr, "usage: %s [RUNS]\n", argv[0]);
+        fprintf(stderr, "usage: %s [RUNS [shared]]\n", argv[0]);
         return 2;
     }
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {

@@ -69,7 +69,8 @@ static size_t make_body(char *body, unsigned long serial)
 int main(int argc, char **argv)
 {
     static const struct span answer = SPAN(
-        "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":\"fake-1\",\"choices\":[{"
+        "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":\"fake-1\",\"choices\":"
+        "[{"
         "\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"tok1 tok2 tok3\"},\"finish_reason\":\"stop\"}],"
         "\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":5,\"total_tokens\":15}}");
     static const struct cache_header headers[] = {{SPAN("content-type"), SPAN("application/json")},
@@ -79,7 +80,7 @@ int main(int argc, char **argv)
     unsigned long misses = argc > 1 ? strtoul(argv[1], NULL, 10) : 100000;
     struct cache_memory *memory = cache_memory_create(&(struct cache_memory_settings){
         .max_bytes = argc > 2 ? strtoul(argv[2], NULL, 10) : (size_t)256 << 20, .max_entry = 1 << 20});
-    struct cache_keyer *keyer = cache_keyer_create();
+    struct cache_keyer *keyer = cache_keyer_create((const unsigned char *)"a secret of ours");
     struct stream_settings settings = {.dialect = dialect_get(DIALECT_CHAT), .json = true};
     struct stream_producer producer = {nothing, nothing, NULL};
     struct cache_key keys[AT_ONCE];

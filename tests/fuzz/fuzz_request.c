@@ -108,7 +108,7 @@ static enum cache_key_result make_key(struct span body, struct cache_key *key, s
 {
     static struct cache_keyer *keyer;
     if (keyer == NULL)
-        keyer = cache_keyer_create();
+        keyer = cache_keyer_create(NULL);
     char *exact = fuzz_exact(body);
     struct cache_question question = {
         .method = SPAN("POST"), .path = SPAN("/v1/chat/completions"), .model = SPAN("m"), .body = {exact, body.len}};

@@ -14,7 +14,12 @@ static struct cache_key_facts facts;
 
 static void setup(void)
 {
-    keyer = cache_keyer_create();
+    keyer = cache_keyer_create(NULL);
+}
+
+__attribute__((unused)) static void setup_secret(void)
+{
+    keyer = cache_keyer_create((const unsigned char *)"a secret of ours");
 }
 
 static void teardown(void)

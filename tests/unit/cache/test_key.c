@@ -323,10 +323,11 @@ START_TEST(facts_are_found)
 }
 END_TEST
 
-int main(void)
+/* `prepare` makes the keyer. */
+static TCase *cases(const char *name, void (*prepare)(void))
 {
-    TCase *tests = tcase_create("key");
-    tcase_add_checked_fixture(tests, setup, teardown);
+    TCase *tests = tcase_create(name);
+    tcase_add_checked_fixture(tests, prepare, teardown);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, order_and_white_space_do_not_count);
     tcase_add_test(tests, any_other_change_counts);
@@ -336,5 +337,17 @@ int main(void)
     tcase_add_test(tests, bounds_hold);
     tcase_add_test(tests, everything_in_a_question_counts);
     tcase_add_test(tests, facts_are_found);
-    return run_suite("cache key", tests);
+    return tests;
+}
+
+int main(void)
+{
+    Suite *suite = suite_create("cache key");
+    suite_add_tcase(suite, cases("without a secret", setup));
+    suite_add_tcase(suite, cases("with a secret", setup_secret));
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
 }

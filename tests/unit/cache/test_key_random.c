@@ -199,13 +199,26 @@ START_TEST(damaged_bodies)
 }
 END_TEST
 
-int main(void)
+/* `prepare` makes the keyer. */
+static TCase *cases(const char *name, void (*prepare)(void))
 {
-    TCase *tests = tcase_create("key");
-    tcase_add_checked_fixture(tests, setup, teardown);
+    TCase *tests = tcase_create(name);
+    tcase_add_checked_fixture(tests, prepare, teardown);
     tcase_set_timeout(tests, 60);
     tcase_add_loop_test(tests, random_trees, 0, 4);
     tcase_add_test(tests, word_lists);
     tcase_add_test(tests, damaged_bodies);
-    return run_suite("cache key, at random", tests);
+    return tests;
+}
+
+int main(void)
+{
+    Suite *suite = suite_create("cache key, at random");
+    suite_add_tcase(suite, cases("without a secret", setup));
+    suite_add_tcase(suite, cases("with a secret", setup_secret));
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
 }
