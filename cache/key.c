@@ -5,7 +5,7 @@
 #include <openssl/evp.h>
 #include <stdlib.h>
 
-#define SINK_SIZE 2048
+#define SINK_SIZE 4096
 #define MAC_LEN 16
 #define MAC_PART (1 << 30) /* bytes at a time: their number is an int */
 
