@@ -9,7 +9,8 @@
 
 #define SORT_SIMPLE 16 /* members up to which an insertion sort is quickest */
 #define ROOM_FIRST 64
-#define LIST_WORTH 48 /* bytes of an array's values that make it worth trying to skip more in the same way */
+#define OBJECT_TRIES 4 /* in a row in vain: an array's objects are not of the kind that can be skipped */
+#define LIST_WORTH 48  /* bytes of an array's values that make it worth trying to skip more in the same way */
 
 struct indexer {
     struct body_index *index;
@@ -254,13 +255,10 @@ static bool read_name(struct indexer *indexer, struct body_member *member)
     return true;
 }
 
-/* The order of members. Any order will do, so this is the one that compares quickest: by length first. */
 static inline int compare_members(const struct body_index *index, const struct body_member *x,
                                   const struct body_member *y)
 {
-    if (x->name_len != y->name_len)
-        return x->name_len < y->name_len ? -1 : 1;
-    return memcmp(body_member_name(index, x).base, body_member_name(index, y).base, x->name_len);
+    return body_compare_names(body_member_name(index, x), body_member_name(index, y));
 }
 
 static int compare_sorted(const void *a, const void *b, void *index)
@@ -393,6 +391,7 @@ static bool index_array(struct indexer *indexer, unsigned depth)
 {
     unsigned nest = 0;
     bool lists = true; /* whether it is worth trying to skip many values at once */
+    unsigned tries = OBJECT_TRIES;
     for (;;) {
         const char *start = indexer->p;
         bool strings = false;
@@ -400,6 +399,13 @@ static bool index_array(struct indexer *indexer, unsigned depth)
             indexer->p = body_skip_list(start, indexer->end, &nest, depth + 1, &strings);
             lists = indexer->p - start >= LIST_WORTH;
             if ((strings && !expect_strings(indexer, start)) || !skip_blanks(indexer))
+                return false;
+        }
+        if (tries != 0 && nest != 0 && nest <= depth && next(indexer) == '{') {
+            start = indexer->p;
+            indexer->p = body_skip_objects(start, indexer->end);
+            tries = indexer->p != start ? OBJECT_TRIES : tries - 1;
+            if (indexer->p != start && (!expect_strings(indexer, start) || !skip_blanks(indexer)))
                 return false;
         }
         if (next(indexer) == '[') {

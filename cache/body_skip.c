@@ -181,7 +181,98 @@ const char *body_skip_list(const char *p, const char *end, unsigned *nest, unsig
     return done;
 }
 
+/* The quotes of a text that are not escaped, one after the other. */
+struct quotes {
+    const char *block, *end;
+    uint64_t left, slashes; /* of the block: quotes to come, backslashes */
+    uint64_t slashes_before, carry;
+};
+
+static inline void read_quotes(struct quotes *quotes)
+{
+    struct block block = load(quotes->block);
+    quotes->slashes_before = quotes->slashes;
+    quotes->slashes = where(&block, '\\');
+    quotes->left = where(&block, '"') & ~escaped_by(quotes->slashes, &quotes->carry);
+}
+
+/* The next quote; NULL if there is none before the last 64 bytes. */
+static inline const char *next_quote(struct quotes *quotes)
+{
+    while (quotes->left == 0) {
+        if (quotes->end - quotes->block < 3 * 64)
+            return NULL;
+        quotes->block += 64;
+        read_quotes(quotes);
+    }
+    const char *quote = quotes->block + __builtin_ctzll(quotes->left);
+    quotes->left &= quotes->left - 1;
+    return quote;
+}
+
+/* The place behind the string at whose opening quote `p` is; NULL if there is none. */
+static inline const char *skip_text(struct quotes *quotes, const char *p)
+{
+    if (*p != '"' || next_quote(quotes) == NULL)
+        return NULL;
+    const char *close = next_quote(quotes);
+    return close != NULL ? close + 1 : NULL;
+}
+
+/* Skips a number or a word; NULL if there is none, or less than a few bytes behind it. */
+static inline const char *skip_word(const char *p, const char *end)
+{
+    const char *start = p;
+    while (p != end && ((*p >= '-' && *p <= '9') || (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || *p == '+'))
+        p++;
+    return p != start && end - p > 2 ? p : NULL;
+}
+
+/* The place behind the object that begins at `p`; NULL if it is not of the simple kind. */
+static inline const char *skip_object(struct quotes *quotes, const char *p)
+{
+    struct span before = {NULL, 0};
+    if (*++p == '}')
+        return p + 1;
+    for (;; p++) {
+        const char *behind = skip_text(quotes, p);
+        if (behind == NULL || *behind != ':')
+            return NULL;
+        struct span name = {p + 1, (size_t)(behind - p) - 2};
+        if (before.base != NULL && body_compare_names(before, name) >= 0)
+            return NULL;
+        if ((quotes->slashes | quotes->slashes_before) != 0 && memchr(name.base, '\\', name.len) != NULL)
+            return NULL;
+        before = name;
+        p = behind[1] == '"' ? skip_text(quotes, behind + 1) : skip_word(behind + 1, quotes->end);
+        if (p == NULL)
+            return NULL;
+        if (*p == '}')
+            return p + 1;
+        if (*p != ',')
+            return NULL;
+    }
+}
+
+const char *body_skip_objects(const char *p, const char *end)
+{
+    struct quotes quotes = {.block = p, .end = end};
+    const char *done = p;
+    if (end - p < 2 * 64)
+        return p;
+    read_quotes(&quotes);
+    while (end - p > 2 * 64 && *p == '{' && (p = skip_object(&quotes, p)) != NULL && *p == ',')
+        done = ++p;
+    return done;
+}
+
 #else
+
+const char *body_skip_objects(const char *p, const char *end)
+{
+    (void)end;
+    return p;
+}
 
 const char *body_skip_escapes(const char *p, const char *end)
 {

@@ -126,6 +126,63 @@ START_TEST(a_list_that_is_skipped_has_the_key_of_one_that_is_not)
 }
 END_TEST
 
+static void add_object(struct strbuf *out, int depth)
+{
+    static const char *const names[] = {"a", "b", "bb", "role", "content", "\\u0061", "x\\\"", ""};
+    static const char *const values[] = {"12",  "\"\"", "\"ab\"", "\"},{\"", "-1.5", "null", "\"say \\\"}\\\\\"",
+                                         "[1]", "{}"};
+    unsigned next = 0;
+    strbuf_putc(out, '{');
+    for (int i = rand() % 4; i > 0; i--) {
+        /* mostly in order, seldom with escapes or again */
+        unsigned name = rand() % 15 == 0 ? (unsigned)rand() % COUNT(names) : (next += 1 + (unsigned)rand() % 2);
+        strbuf_printf(out, "\"%s\":", names[name % COUNT(names)]);
+        if (depth > 0 && rand() % 12 == 0)
+            add_object(out, depth - 1);
+        else if (rand() % 9 == 0)
+            strbuf_printf(out, "\"%*s\"", rand() % 200, "text\\n");
+        else
+            strbuf_puts(out, values[(size_t)rand() % (rand() % 8 == 0 ? COUNT(values) : COUNT(values) - 2)]);
+        strbuf_puts(out, i != 1 ? "," : "");
+    }
+    strbuf_putc(out, '}');
+}
+
+/* Objects that are skipped at once must be what they are when they are read one by one, as they are behind some with
+ * blanks in them. */
+START_TEST(objects_that_are_skipped_are_good_ones)
+{
+    static const char bytes[] = "\",[]1a{}: \\";
+    unsigned results[CACHE_KEY_RESULTS] = {0};
+    srand(13);
+    for (int round = 0; round < 20000; round++) {
+        struct strbuf quick, slow;
+        struct cache_key key, same;
+        strbuf_init(&quick, BODY_MAX);
+        strbuf_init(&slow, BODY_MAX);
+        strbuf_puts(&quick, "{\"input\":[{},{},{},{},");
+        size_t start = quick.len;
+        for (int i = rand() % 16; i >= 0; i--) {
+            add_object(&quick, 2);
+            strbuf_puts(&quick, i != 0 ? "," : "]}");
+        }
+        if (rand() % 2 == 0)
+            quick.base[start + (size_t)rand() % (quick.len - start)] = bytes[(size_t)rand() % (sizeof(bytes) - 1)];
+        strbuf_puts(&slow, "{\"input\":[{ },{ },{ },{ },");
+        strbuf_add(&slow, (struct span){quick.base + start, quick.len - start});
+        enum cache_key_result result = make((struct span){quick.base, quick.len}, &key);
+        ck_assert_msg(result == make((struct span){slow.base, slow.len}, &same), "%.*s", (int)quick.len, quick.base);
+        ck_assert_msg(result != CACHE_KEY_MADE || cache_key_eq(&key, &same), "%.*s", (int)quick.len, quick.base);
+        results[result]++;
+        strbuf_dispose(&quick);
+        strbuf_dispose(&slow);
+    }
+    ck_assert_uint_gt(results[CACHE_KEY_MADE], 5000);
+    ck_assert_uint_gt(results[CACHE_KEY_INVALID], 2000);
+    ck_assert_uint_gt(results[CACHE_KEY_DUPLICATE], 500);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("body skip");
@@ -135,5 +192,6 @@ int main(void)
     tcase_add_test(tests, a_list_that_is_skipped_is_a_good_one);
     tcase_add_test(tests, a_list_is_not_too_deep);
     tcase_add_test(tests, a_list_that_is_skipped_has_the_key_of_one_that_is_not);
+    tcase_add_test(tests, objects_that_are_skipped_are_good_ones);
     return run_suite("cache body skip", tests);
 }
