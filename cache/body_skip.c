@@ -18,6 +18,8 @@ static const char *skip_rest(const char *p, const char *end)
 
 #ifdef __SSE2__
 
+#define TEXT_BLOCKS 6 /* without a quote */
+
 /* 64 bytes; in masks of them the first byte is bit 0. No loops over the four parts: they would live in memory. */
 struct block {
     __m128i a, b, c, d;
@@ -196,11 +198,11 @@ static inline void read_quotes(struct quotes *quotes)
     quotes->left = where(&block, '"') & ~escaped_by(quotes->slashes, &quotes->carry);
 }
 
-/* The next quote; NULL if there is none before the last 64 bytes. */
+/* The next quote; NULL if it is within the last 64 bytes, or far away: a long text is for others. */
 static inline const char *next_quote(struct quotes *quotes)
 {
-    while (quotes->left == 0) {
-        if (quotes->end - quotes->block < 3 * 64)
+    for (int blocks = 0; quotes->left == 0; blocks++) {
+        if (quotes->end - quotes->block < 3 * 64 || blocks == TEXT_BLOCKS)
             return NULL;
         quotes->block += 64;
         read_quotes(quotes);

@@ -8,14 +8,18 @@
 #define ETAG_DIGITS 32
 
 /* The others belong to the exchange that they came with: its id, its date, its limits, its connection. */
-static bool is_kept(struct span name)
+bool cache_entry_keeps(struct span name)
 {
-    static const struct span names[] = {SPAN("content-type"), SPAN("content-language"), SPAN("openai-model"),
-                                        SPAN("openai-version")};
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (span_eq(names[i], name))
-            return true;
-    return false;
+    switch (name.len) {
+    case 12:
+        return span_eq(name, SPAN("content-type")) || span_eq(name, SPAN("openai-model"));
+    case 14:
+        return span_eq(name, SPAN("openai-version"));
+    case 16:
+        return span_eq(name, SPAN("content-language"));
+    default:
+        return false;
+    }
 }
 
 /* Fetched once: looking an algorithm up by name costs more than hashing a short answer. */
@@ -62,7 +66,7 @@ struct cache_entry *cache_entry_create(const struct cache_entry_parts *parts)
     /* One block: the entry, its headers, its chunks' pointers, then all strings. */
     size_t headers = 0, strings = parts->scope_name.len + parts->model.len;
     for (size_t i = 0; i < parts->header_count; i++) {
-        if (!is_kept(parts->headers[i].name))
+        if (!cache_entry_keeps(parts->headers[i].name))
             continue;
         headers++;
         strings += parts->headers[i].name.len + parts->headers[i].value.len;
@@ -90,7 +94,7 @@ struct cache_entry *cache_entry_create(const struct cache_entry_parts *parts)
         ._refs = 1,
     };
     for (size_t i = 0; i < parts->header_count; i++)
-        if (is_kept(parts->headers[i].name))
+        if (cache_entry_keeps(parts->headers[i].name))
             *header++ = (struct cache_header){put(&at, parts->headers[i].name), put(&at, parts->headers[i].value)};
     entry->scope_name = put(&at, parts->scope_name);
     entry->model = put(&at, parts->model);

@@ -61,6 +61,9 @@ struct cache_entry_parts {
     struct span etag; /* one that is known already; empty: it is made of the body, unless that is a stream */
 };
 
+/* Whether an entry keeps a header of the answer; name in lower case. */
+bool cache_entry_keeps(struct span name);
+
 /* A new entry with one count, the caller's. Headers that are not worth keeping are left out. The chunks must be of
  * memory that crosses threads. */
 struct cache_entry *cache_entry_create(const struct cache_entry_parts *parts);

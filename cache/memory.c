@@ -256,9 +256,11 @@ bool cache_memory_insert(struct cache_memory *memory, struct cache_entry *entry,
         if (shard->tags[slot] != 0)
             take_out(shard, slot, &gone);
         make_room(shard, memory->shard_bytes, bytes, now_us, &gone);
-        if (shard->counts.entries >= shard->slot_count / 4 * 3)
+        bool full = shard->counts.entries >= shard->slot_count / 4 * 3;
+        if (full)
             grow_slots(shard);
-        slot = find(shard, &entry->key);
+        if (full || gone != NULL) /* slots have moved */
+            slot = find(shard, &entry->key);
         shard->tags[slot] = tag_of(&entry->key);
         shard->slots[slot] = entry;
         link_newest(shard, entry);

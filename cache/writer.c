@@ -44,18 +44,23 @@ static struct span put(char **to, struct span bytes)
 
 static struct writer *create(const struct cache_writer_settings *settings)
 {
-    size_t headers = settings->header_count * sizeof(struct cache_header);
-    size_t size = headers + settings->scope_name.len + settings->model.len;
-    for (size_t i = 0; i < settings->header_count; i++)
-        size += settings->headers[i].name.len + settings->headers[i].value.len;
+    size_t count = 0, size = settings->scope_name.len + settings->model.len;
+    for (size_t i = 0; i < settings->header_count; i++) {
+        if (!cache_entry_keeps(settings->headers[i].name))
+            continue;
+        size += sizeof(struct cache_header) + settings->headers[i].name.len + settings->headers[i].value.len;
+        count++;
+    }
     struct writer *writer = h2o_mem_alloc(sizeof(*writer) + size);
     *writer = (struct writer){
         .subscriber = {.on_data = on_data, .passive = true}, .settings = *settings, .chunk_cap = CHUNKS_FIRST};
     writer->chunks = writer->first_chunks;
-    struct cache_header *header = (struct cache_header *)writer->strings;
-    char *at = writer->strings + headers;
+    struct cache_header *header = (struct cache_header *)writer->strings, *next = header;
+    char *at = (char *)(header + count);
     for (size_t i = 0; i < settings->header_count; i++)
-        header[i] = (struct cache_header){put(&at, settings->headers[i].name), put(&at, settings->headers[i].value)};
+        if (cache_entry_keeps(settings->headers[i].name))
+            *next++ = (struct cache_header){put(&at, settings->headers[i].name), put(&at, settings->headers[i].value)};
+    writer->settings.header_count = count;
     writer->settings.headers = header;
     writer->settings.scope_name = put(&at, settings->scope_name);
     writer->settings.model = put(&at, settings->model);
