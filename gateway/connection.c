@@ -2,6 +2,8 @@
 #include "base/clock.h"
 #include "gateway/address.h"
 #include "gateway/http2_guard.h"
+#include "gateway/input.h"
+#include "gateway/large_buffer.h"
 #include "gateway/security.h"
 #include "gateway/worker.h"
 #include <errno.h>
@@ -16,7 +18,7 @@
 #define HANDSHAKES_AT_ONCE 4  /* each may take a millisecond */
 #define REQUESTS_AT_ONCE 16   /* of one connection, before others have their turn */
 #define SWEEP_US 100000
-#define FITTED_MAX 4096
+#define TRIM_EVERY 10      /* sweeps */
 #define CLOSING_US 5000000 /* for a client that does not take its GOAWAY */
 
 static const char preface[] = "PRI * HTTP/2"; /* RFC 9113 §3.4 */
@@ -32,6 +34,7 @@ struct connection {
     struct deadline timer;     /* until the protocol is known, and again while it is closed for flooding */
     struct in6_addr peer;      /* as mapped IPv6; unspecified if it is a unix socket's or a trusted proxy's */
     struct timeval connected_at;
+    h2o_socket_cb on_read;  /* libh2o's, of HTTP/1 */
     h2o_socket_cb refused;  /* who read when its upload was refused; NULL: it was not */
     size_t held;            /* bytes of unfinished requests, when last looked at */
     uint64_t held_since_us; /* 0: nothing is held */
@@ -53,6 +56,7 @@ static void on_hello(h2o_socket_t *sock, const char *err);
 static void on_handshake_turn(struct deadline *deadline);
 static void on_handshake(h2o_socket_t *sock, const char *err);
 static void on_late(struct deadline *deadline);
+static void on_input(h2o_socket_t *sock, const char *err);
 static void on_readable(h2o_socket_t *sock, const char *err);
 static void on_watch(h2o_socket_t *sock, const char *err);
 static void on_sweep(struct deadline *deadline);
@@ -112,6 +116,7 @@ void connection_accept(struct worker *worker, h2o_socket_t *sock, h2o_accept_ctx
     connection->timer.cb = on_late;
     deadline_arm(&worker->deadlines, &connection->timer, clock_us() + patience);
     sock->data = connection;
+    h2o_socket_dont_read(sock, accept_ctx->ssl_ctx == NULL);
     h2o_socket_read_start(sock, accept_ctx->ssl_ctx != NULL ? on_hello : on_first_bytes);
 }
 
@@ -123,21 +128,59 @@ static void on_late(struct deadline *deadline)
 
 /* ---- which protocol ---- */
 
-/* libh2o reads into 8 KB and keeps that for as long as the request is being answered, which for a stream is long: what
- * holds a small request is cut to size. Buffers that come after it are as large as ever. */
-static void fit_input(h2o_socket_t *sock)
+static void move(struct connection *connection, h2o_linklist_t *list)
 {
-    static h2o_buffer_prototype_t exact; /* of no capacity: a buffer is as large as it is asked to be */
-    size_t size = sock->input->size;
-    h2o_buffer_t *fitting;
-    if (size == 0 || size > FITTED_MAX)
-        return;
-    h2o_buffer_init(&fitting, &exact);
-    memcpy(h2o_buffer_reserve(&fitting, size).base, sock->input->bytes, size);
-    fitting->size = size;
-    h2o_buffer_set_prototype(&fitting, &h2o_socket_buffer_prototype);
-    h2o_buffer_dispose(&sock->input);
-    sock->input = fitting;
+    h2o_linklist_unlink(&connection->link);
+    h2o_linklist_insert(list, &connection->link);
+}
+
+/* libh2o's reader is ours to call: bytes come in as input.h has it. It is put in its place again and again, whenever a
+ * request ends, so what was changed within a turn of the loop is looked at when that is over. */
+static void read_again(struct worker *worker)
+{
+    h2o_linklist_t *changed = &worker->connections.changed;
+    while (!h2o_linklist_is_empty(changed)) {
+        struct connection *connection = H2O_STRUCT_FROM_MEMBER(struct connection, link, changed->next);
+        h2o_socket_t *sock = connection->sock;
+        h2o_linklist_unlink(&connection->link);
+        h2o_linklist_insert(&worker->connections.reading, &connection->link);
+        if (sock->_cb.read != connection->on_read && sock->_cb.read != on_input)
+            continue;
+        sock->_cb.read = on_input;
+        if (sock->input->size == 0)
+            h2o_buffer_set_prototype(&sock->input, &h2o_socket_buffer_prototype);
+        h2o_socket_dont_read(sock, sock->ssl == NULL);
+    }
+}
+
+/* The connection may be gone when it returns. */
+static void on_input(h2o_socket_t *sock, const char *err)
+{
+    struct connection *connection = sock->on_close.data;
+    struct worker *worker = connection->worker;
+    size_t max_body = worker->site->config->max_body;
+    if (sock->ssl == NULL)
+        err = input_read(sock, max_body);
+    else
+        input_make_room(&sock->input, max_body);
+    move(connection, &worker->connections.changed);
+    h2o_socket_dont_read(sock, 0);
+    connection->on_read(sock, err);
+}
+
+/* The connection may be gone when it returns. */
+static void speak_http1(struct connection *connection)
+{
+    h2o_socket_t *sock = connection->sock;
+    /* What has come already is kept back: libh2o might close while its reader is not known. */
+    h2o_buffer_t *input = sock->input;
+    h2o_buffer_init(&sock->input, &h2o_socket_buffer_prototype);
+    h2o_http1_accept(connection->accept_ctx, sock, connection->connected_at);
+    sock->input = input;
+    connection->on_read = sock->_cb.read;
+    move(connection, &connection->worker->connections.changed);
+    if (input->size != 0)
+        connection->on_read(sock, NULL);
 }
 
 /* The connection may be gone when it returns. */
@@ -148,8 +191,7 @@ static void speak(struct connection *connection, bool http2)
     deadline_disarm(&worker->deadlines, &connection->timer);
     connection->http2 = http2;
     if (!http2) {
-        fit_input(connection->sock);
-        h2o_http1_accept(accept_ctx, connection->sock, connection->connected_at);
+        speak_http1(connection);
     } else if (!worker->connections.serve_http2) {
         h2o_socket_close(connection->sock);
     } else {
@@ -162,15 +204,20 @@ static void speak(struct connection *connection, bool http2)
 static void on_first_bytes(h2o_socket_t *sock, const char *err)
 {
     struct connection *connection = sock->data;
+    if (err == NULL)
+        err = input_read(sock, connection->worker->site->config->max_body);
     if (err != NULL) {
         h2o_socket_close(sock);
         return;
     }
+    if (sock->input->size == 0)
+        return;
     size_t n = sock->input->size < sizeof(preface) - 1 ? sock->input->size : sizeof(preface) - 1;
     bool may_be_http2 = memcmp(sock->input->bytes, preface, n) == 0;
     if (may_be_http2 && n < sizeof(preface) - 1)
         return;
     h2o_socket_read_stop(sock);
+    h2o_socket_dont_read(sock, 0);
     speak(connection, may_be_http2);
 }
 
@@ -226,8 +273,10 @@ static void on_close(void *ctx)
     h2o_linklist_unlink(&connection->link);
     if (h2o_linklist_is_linked(&connection->handshake_link))
         h2o_linklist_unlink(&connection->handshake_link);
-    if (--worker->connections.count == 0)
+    if (--worker->connections.count == 0) {
         deadline_disarm(&worker->deadlines, &worker->connections.sweep);
+        large_buffers_trim(true);
+    }
     metric_add(worker->telemetry.connections, -1);
     uploads_note(&worker->server->uploads, &connection->held, 0);
     clients_leave(worker->server->clients, &connection->peer);
@@ -311,6 +360,7 @@ bool connections_init(struct worker *worker)
 {
     struct connections *connections = &worker->connections;
     h2o_linklist_init_anchor(&connections->reading);
+    h2o_linklist_init_anchor(&connections->changed);
     h2o_linklist_init_anchor(&connections->answering);
     h2o_linklist_init_anchor(&connections->handshakes);
     connections->handshake_turn.cb = on_handshake_turn;
@@ -327,12 +377,6 @@ bool connections_init(struct worker *worker)
 void connections_dispose(struct worker *worker)
 {
     h2o_socket_close(worker->connections.epoll_sock);
-}
-
-static void move(struct connection *connection, h2o_linklist_t *list)
-{
-    h2o_linklist_unlink(&connection->link);
-    h2o_linklist_insert(list, &connection->link);
 }
 
 void connection_request_begins(struct connection *connection, bool http2)
@@ -352,7 +396,13 @@ void connection_request_ends(struct connection *connection, bool stalled)
     connection->requests--;
     connection->stalled -= stalled;
     if (!connection->http2)
-        move(connection, &connection->worker->connections.reading);
+        move(connection, &connection->worker->connections.changed);
+}
+
+void connections_turn(struct worker *worker)
+{
+    worker->connections.round++;
+    read_again(worker);
 }
 
 bool connection_has_turn(struct connection *connection)
@@ -404,11 +454,13 @@ static void close_where(h2o_linklist_t *list, bool all, bool settled)
 
 void connections_close_idle(struct worker *worker, bool settled)
 {
+    read_again(worker);
     close_where(&worker->connections.reading, false, settled);
 }
 
 void connections_close_all(struct worker *worker)
 {
+    read_again(worker);
     close_where(&worker->connections.reading, true, true);
     close_where(&worker->connections.answering, true, true);
 }
@@ -520,7 +572,7 @@ static void refuse_upload(struct connection *connection)
                      connection->held > freed ? connection->held - freed : 0);
     } else {
         uploads_note(&worker->server->uploads, &connection->held, 0);
-        connection->refused = connection->sock->_cb.read;
+        connection->refused = connection->sock->_cb.read == on_input ? connection->on_read : connection->sock->_cb.read;
         if (h2o_socket_is_writing(connection->sock)) {
             shutdown(h2o_socket_get_fd(connection->sock), SHUT_RDWR); /* it is being told to go on */
             return;
@@ -535,11 +587,14 @@ static void on_sweep(struct deadline *deadline)
     struct worker *worker = H2O_STRUCT_FROM_MEMBER(struct worker, connections.sweep, deadline);
     const struct config *config = worker->site->config;
     uint64_t now = clock_us();
+    read_again(worker);
     struct connection *worst = look_at_uploads(worker, now);
     size_t most = uploads_unfinished_max(config->body_memory, config->max_body);
     for (int i = 0; i < 1000 && worst != NULL && uploads_unfinished(&worker->server->uploads) > most; i++) {
         refuse_upload(worst);
         worst = look_at_uploads(worker, now);
     }
+    if (++worker->connections.sweeps % TRIM_EVERY == 0)
+        large_buffers_trim(false);
     deadline_arm(&worker->deadlines, deadline, now + SWEEP_US);
 }

@@ -59,11 +59,13 @@ void connections_close_all(struct worker *worker);
 /* A worker's connections and the epoll set that watches them. */
 struct connections {
     h2o_linklist_t reading;   /* those that may be sending a request: all but */
-    h2o_linklist_t answering; /* those of HTTP/1 that are being answered */
+    h2o_linklist_t answering; /* those of HTTP/1 that are being answered, */
+    h2o_linklist_t changed;   /* and those of HTTP/1 that libh2o has had its hands on in this turn of the loop */
     size_t count;
     h2o_linklist_t handshakes; /* TLS clients whose first bytes have come, in their order */
     struct deadline handshake_turn, sweep;
     uint64_t round; /* of the loop */
+    unsigned sweeps;
     bool serve_http2;
     int epoll;
     h2o_socket_t *epoll_sock;
@@ -71,6 +73,9 @@ struct connections {
 
 /* Prepares the list; false, with errno set, if there is no epoll set to be had. */
 bool connections_init(struct worker *worker);
+
+/* Before each turn of the loop. */
+void connections_turn(struct worker *worker);
 
 /* Lets go of the epoll set; there must be no connections left. */
 void connections_dispose(struct worker *worker);

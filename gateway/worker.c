@@ -397,7 +397,7 @@ static void serve(struct worker *worker)
         uint64_t now = clock_us();
         int wait = deadlines_wait_ms(&worker->deadlines, now, LOOP_WAIT_MAX_MS);
         atomic_store_explicit(&worker->turned_us, now, memory_order_relaxed);
-        worker->connections.round++;
+        connections_turn(worker);
         /* Deadlines run among the loop's own timeouts: it looks after what they have written at once, not after
          * waiting. */
         if (wait == 0 && !h2o_timeout_is_linked(&worker->due))

@@ -1,0 +1,61 @@
+#include "gateway/large_buffer.h"
+#include "base/recycle.h"
+
+#define LEAST_BITS 15 /* 32 KB: smaller ones malloc has at hand */
+#define OCTAVES 7
+#define STEPS 4                    /* sizes in an octave, so that a fifth at most is in vain */
+#define KEPT_MAX ((size_t)8 << 20) /* bytes of one size */
+
+struct size_class {
+    h2o_buffer_prototype_t prototype;
+    size_t unwanted; /* so many have waited all the time since they were trimmed */
+};
+
+/* Of no capacity: a buffer is as large as it is asked to be. */
+static h2o_buffer_prototype_t exact;
+
+static __thread struct size_class classes[OCTAVES * STEPS];
+
+/* The class of the next larger size; NULL: too small or too large for any. */
+static struct size_class *find_class(size_t capacity)
+{
+    if (capacity <= (size_t)1 << LEAST_BITS || capacity > (size_t)1 << (LEAST_BITS + OCTAVES))
+        return NULL;
+    unsigned octave = 63U - (unsigned)__builtin_clzl(capacity - 1);
+    size_t step = (size_t)1 << (octave - 2), nth = (capacity - 1 - ((size_t)1 << octave)) / step;
+    struct size_class *class = &classes[(octave - LEAST_BITS) * STEPS + nth];
+    if (class->prototype._initial_buf.capacity == 0) {
+        size_t size = ((size_t)1 << octave) + (nth + 1) * step;
+        class->prototype._initial_buf.capacity = size;
+        class->prototype.allocator.max = RECYCLE_MAX != 0 ? KEPT_MAX / size : 0;
+    }
+    return class;
+}
+
+void large_buffer_move(h2o_buffer_t **buffer, size_t capacity)
+{
+    struct size_class *class = find_class(capacity);
+    h2o_buffer_t *larger, *old = *buffer;
+    h2o_buffer_init(&larger, class != NULL ? &class->prototype : &exact);
+    char *to = h2o_buffer_reserve(&larger, capacity).base;
+    if (class == NULL)
+        h2o_buffer_set_prototype(&larger, &h2o_socket_buffer_prototype);
+    else if (class->unwanted > class->prototype.allocator.cnt)
+        class->unwanted = class->prototype.allocator.cnt;
+    if (old->size != 0)
+        memcpy(to, old->bytes, old->size);
+    larger->size = old->size;
+    h2o_buffer_dispose(buffer);
+    *buffer = larger;
+}
+
+void large_buffers_trim(bool all)
+{
+    for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
+        struct size_class *class = &classes[i];
+        h2o_mem_recycle_t *waiting = &class->prototype.allocator;
+        for (size_t n = all ? waiting->cnt : class->unwanted; n != 0; n--)
+            free(h2o_mem_alloc_recycle(waiting, 0));
+        class->unwanted = waiting->cnt;
+    }
+}
