@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "gateway/connection.h"
 #include "gateway/http2_rules.h"
+#include "gateway/large_buffer.h"
 #include <h2o/http1.h>
 #include <h2o/http2.h>
 #include <h2o/http2_internal.h>
@@ -14,7 +15,8 @@
                  */
 #define CONTINUATIONS_MAX 64
 #define SMALL_DATA 64
-#define LOOK_EVERY 64 /* DATA frames */
+#define LOOK_EVERY 64   /* DATA frames */
+#define BODY_GROWS 4096 /* a DATA frame */
 #define STREAM_COST ((size_t)6144)
 #define FIELD_COST ((size_t)64)
 
@@ -220,6 +222,22 @@ static void weigh(struct http2_guard *guard, const struct http2_frame *frame)
     take(guard, frame->type < sizeof(kind_of) / sizeof(kind_of[0]) ? kind_of[frame->type] : OTHER);
 }
 
+/* libh2o's own buffer for a body grows by doubling, with a copy each time. This lets it fit what was announced, but
+ * never have much more room than has come. */
+static void make_room(struct http2_guard *guard, const struct http2_frame *frame)
+{
+    if (frame->type != H2O_HTTP2_FRAME_TYPE_DATA || frame->length < BODY_GROWS)
+        return;
+    h2o_http2_stream_t *stream = h2o_http2_conn_get_stream(guard->conn, frame->stream_id);
+    if (stream == NULL || !is_unfinished(stream) || stream->_req_body == NULL ||
+        stream->_expected_content_length == SIZE_MAX)
+        return;
+    h2o_buffer_t *body = stream->_req_body;
+    size_t needed = body->size + frame->length, total = stream->_expected_content_length, most = needed * 4;
+    if (body->capacity - body->size < frame->length && total > needed)
+        large_buffer_move(&stream->_req_body, total < most ? total : most);
+}
+
 /* A short block can stand for a great many fields (RFC 7541 §7.3); those of a request that is never finished would
  * stay. */
 static void look_at_fields(struct http2_guard *guard, const struct http2_frame *frame)
@@ -264,6 +282,8 @@ static ssize_t on_frame(h2o_http2_conn_t *conn, const uint8_t *src, size_t len, 
         (frame.type > H2O_HTTP2_FRAME_TYPE_CONTINUATION || http2_rules_pass_over(&guard->rules, conn, &frame)))
         return (ssize_t)(FRAME_HEAD + frame.length);
 
+    if (whole)
+        make_room(guard, &frame);
     ssize_t consumed = guard->next(conn, src, len, err_desc);
     if (conn->_read_expect != on_frame) {
         if (guard->next == guard->preface)
