@@ -3,8 +3,8 @@
 
 #define LEAST_BITS 15 /* 32 KB: smaller ones malloc has at hand */
 #define OCTAVES 7
-#define STEPS 4                    /* sizes in an octave, so that a fifth at most is in vain */
-#define KEPT_MAX ((size_t)8 << 20) /* bytes of one size */
+#define STEPS 4                     /* sizes in an octave, so that a fifth at most is in vain */
+#define KEPT_MAX ((size_t)16 << 20) /* bytes; more, of other sizes, only until one of another size is wanted */
 
 struct size_class {
     h2o_buffer_prototype_t prototype;
@@ -32,10 +32,20 @@ static struct size_class *find_class(size_t capacity)
     return class;
 }
 
+static size_t kept(void)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++)
+        sum += classes[i].prototype.allocator.cnt * classes[i].prototype._initial_buf.capacity;
+    return sum;
+}
+
 void large_buffer_move(h2o_buffer_t **buffer, size_t capacity)
 {
     struct size_class *class = find_class(capacity);
     h2o_buffer_t *larger, *old = *buffer;
+    if (class != NULL && class->prototype.allocator.cnt == 0 && kept() > KEPT_MAX)
+        large_buffers_trim(true);
     h2o_buffer_init(&larger, class != NULL ? &class->prototype : &exact);
     char *to = h2o_buffer_reserve(&larger, capacity).base;
     if (class == NULL)
