@@ -11,6 +11,7 @@
 #include "gateway/signals.h"
 #include "gateway/worker.h"
 #include <h2o/hostinfo.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdio_ext.h>
@@ -21,6 +22,9 @@
 /* Name look-ups block a thread each; a slow resolver must not hold up the names that it knows. */
 #define RESOLVER_THREADS 16
 #define LOG_FLUSH_MS 2000
+
+#define MALLOC_LARGE (256 * 1024) /* what gets pages of its own, */
+#define MALLOC_SPARE (1 << 20)    /* and what else may lie free at the end of each thread's memory */
 
 static void close_listeners(struct server *server)
 {
@@ -164,6 +168,10 @@ int server_run(struct config *config, const struct config_options *options, stru
     /* libh2o would put large bodies into files under /tmp, which may be read-only or full, and prompts are nobody
      * else's business. */
     h2o_socket_buffer_mmap_settings.threshold = SIZE_MAX;
+    /* Left to itself malloc takes the first large block that is freed as a reason to keep all that follow, between
+     * small ones, for ever. What is large goes back at once; large_buffer.h keeps what is wanted again. */
+    mallopt(M_MMAP_THRESHOLD, MALLOC_LARGE);
+    mallopt(M_TRIM_THRESHOLD, MALLOC_SPARE);
     key_secret_random(&server.limit_secret);
     ids_random(server.cache_secret, sizeof(server.cache_secret));
     ids_random(&server.gateway, sizeof(server.gateway));
