@@ -23,8 +23,8 @@
 #define RESOLVER_THREADS 16
 #define LOG_FLUSH_MS 2000
 
-#define MALLOC_LARGE (512 * 1024) /* what gets pages of its own, */
-#define MALLOC_SPARE (4 << 20)    /* and what else may lie free at the end of each thread's memory */
+#define MALLOC_LARGE (1 << 20) /* what gets pages of its own, */
+#define MALLOC_SPARE (4 << 20) /* and what else may lie free at the end of each thread's memory */
 
 static void close_listeners(struct server *server)
 {
