@@ -1,6 +1,7 @@
 #include "base/recycle.h"
 #include "gateway/input.h"
 #include "gateway/large_buffer.h"
+#include "run_suite.h"
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -246,7 +247,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("input");
     TCase *tcase = tcase_create("input");
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, test_a_small_request_takes_no_more_than_its_size);
@@ -260,10 +260,5 @@ int main(void)
     tcase_add_test(tcase, test_room_for_what_libh2o_reads);
     tcase_add_test(tcase, test_large_buffers_are_used_again_until_nobody_wants_them);
     tcase_add_test(tcase, test_large_buffers_that_wait_are_bounded);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite("input", tcase);
 }

@@ -1,4 +1,5 @@
 #include "ratelimit/store_logs.h"
+#include "run_suite.h"
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,11 +114,5 @@ int main(void)
     tcase_add_checked_fixture(tc, set_up, tear_down);
     tcase_add_test(tc, logs_of_all_sizes_lie_apart_and_within_half_of_the_bytes);
     tcase_add_test(tc, pages_that_are_left_make_room_for_all_else);
-    Suite *suite = suite_create("store_logs");
-    suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_suite("store_logs", tc);
 }
