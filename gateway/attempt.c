@@ -310,19 +310,21 @@ static void on_over(void *ctx, enum stream_failure why, const struct stream *str
     struct attempt *attempt = ctx;
     why = verdict(why, stream);
     unsigned long long events = stream_facts(stream)->events;
+    /* Of an answer that came whole, in one piece, the probe is told next. */
+    bool begins = attempt->probe._stream != NULL && !attempt->ready && !attempt->refused && may_go(attempt);
+    bool begun = attempt->delivered || begins;
+    if (begins)
+        note_begun(attempt);
     if (why == STREAM_NOT_FAILED) {
-        /* Of an answer that came whole, in one piece, the probe has not heard yet. */
-        if (!attempt->ready && attempt->held != NULL && events != 0)
-            note_begun(attempt);
         if (!attempt->refused)
             pool_lease_finished(&attempt->lease);
     } else if (counts(attempt, why)) {
         char problem[120];
         snprintf(problem, sizeof(problem), "%s after %llu event%s", stream_failure_name(why), events,
                  events == 1 ? "" : "s");
-        judge(attempt, attempt->delivered ? HEALTH_DEATH : HEALTH_NO_START, problem);
+        judge(attempt, begun ? HEALTH_DEATH : HEALTH_NO_START, problem);
     }
-    if (attempt->delivered && counts(attempt, why)) {
+    if (begun && counts(attempt, why)) {
         struct log_line line;
         log_begin(&line, LOG_WARN, "backend broke off an answer");
         log_str(&line, "backend", span_of(attempt->backend));

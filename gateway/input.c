@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <strings.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #define FIRST ((size_t)16 * 1024)  /* what is read before it is known how much there is */
 #define AHEAD ((size_t)256 * 1024) /* what an announced body may have at once, */
@@ -60,7 +59,7 @@ static size_t read_some(h2o_socket_t *sock, void *to, size_t room, const char **
 {
     ssize_t n;
     do
-        n = read(h2o_socket_get_fd(sock), to, room);
+        n = recv(h2o_socket_get_fd(sock), to, room, 0); /* less of a way through the kernel than read(2) */
     while (n == -1 && errno == EINTR);
     if (n == 0)
         *err = h2o_socket_error_closed;
