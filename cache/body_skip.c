@@ -168,12 +168,12 @@ const char *body_skip_list(const char *p, const char *end, unsigned *nest, unsig
         if ((list.opens | list.closes) != 0)
             limit_nest(&list, depth, nest_max);
         uint64_t commas = list.commas & list.good;
+        *strings |= list.quotes != 0; /* a comma may follow in a block that has none */
         if (commas != 0) {
             unsigned last = 63 - (unsigned)__builtin_clzll(commas);
             uint64_t upto = ~UINT64_C(0) >> (63 - last);
             done = p + last + 1;
             *nest = depth + count_bits(list.opens & upto) - count_bits(list.closes & upto);
-            *strings |= list.quotes != 0;
         }
         /* A long text is for others. */
         if (list.good != ~UINT64_C(0) || (list.quotes | list.commas | list.opens | list.closes) == 0)

@@ -126,6 +126,36 @@ START_TEST(a_list_that_is_skipped_has_the_key_of_one_that_is_not)
 }
 END_TEST
 
+/* Makes the key of a list of a few numbers with blanks between them, a text of `len` bytes with a blank at `place`, and
+ * `more` numbers without blanks. */
+static struct cache_key key_of_text(size_t len, size_t place, size_t more)
+{
+    struct strbuf body;
+    strbuf_init(&body, BODY_MAX);
+    strbuf_puts(&body, "{\"input\": [1, 2,\"");
+    for (size_t i = 0; i < len; i++)
+        strbuf_putc(&body, i == place ? ' ' : 'a');
+    strbuf_putc(&body, '"');
+    for (size_t i = 0; i < more; i++)
+        strbuf_puts(&body, ",34567");
+    strbuf_puts(&body, "]}");
+    struct cache_key key = key_of(strbuf_cstr(&body));
+    strbuf_dispose(&body);
+    return key;
+}
+
+/* Wherever blocks end, blanks within a text count, though those between the numbers before it do not. */
+START_TEST(blanks_in_a_text_that_is_skipped_count)
+{
+    for (size_t len = 2; len < 200; len++) {
+        for (size_t more = 0; more < 40; more += 13) {
+            struct cache_key a = key_of_text(len, 0, more), b = key_of_text(len, len - 1, more);
+            ck_assert_msg(!cache_key_eq(&a, &b), "%zu bytes, %zu numbers", len, more);
+        }
+    }
+}
+END_TEST
+
 static void add_object(struct strbuf *out, int depth)
 {
     static const char *const names[] = {"a", "b", "bb", "role", "content", "\\u0061", "x\\\"", ""};
@@ -192,6 +222,7 @@ int main(void)
     tcase_add_test(tests, a_list_that_is_skipped_is_a_good_one);
     tcase_add_test(tests, a_list_is_not_too_deep);
     tcase_add_test(tests, a_list_that_is_skipped_has_the_key_of_one_that_is_not);
+    tcase_add_test(tests, blanks_in_a_text_that_is_skipped_count);
     tcase_add_test(tests, objects_that_are_skipped_are_good_ones);
     return run_suite("cache body skip", tests);
 }
