@@ -243,7 +243,9 @@ static inline const char *skip_object(struct quotes *quotes, const char *p)
         struct span name = {p + 1, (size_t)(behind - p) - 2};
         if (before.base != NULL && body_compare_names(before, name) >= 0)
             return NULL;
-        if ((quotes->slashes | quotes->slashes_before) != 0 && memchr(name.base, '\\', name.len) != NULL)
+        /* A longer name may have begun before the blocks that are known. */
+        bool slashes = name.len > 64 || (quotes->slashes | quotes->slashes_before) != 0;
+        if (slashes && memchr(name.base, '\\', name.len) != NULL)
             return NULL;
         before = name;
         p = behind[1] == '"' ? skip_text(quotes, behind + 1) : skip_word(behind + 1, quotes->end);

@@ -213,6 +213,32 @@ START_TEST(objects_that_are_skipped_are_good_ones)
 }
 END_TEST
 
+/* Makes the key of a few objects, the first of which has a name that begins with `first` and has `len` bytes more. */
+static struct cache_key key_of_name(const char *first, size_t len)
+{
+    struct strbuf body;
+    strbuf_init(&body, BODY_MAX);
+    strbuf_printf(&body, "{\"input\":[{},{\"%s", first);
+    for (size_t i = 0; i < len; i++)
+        strbuf_putc(&body, 'x');
+    strbuf_puts(&body, "\":1},");
+    for (int i = 0; i < 60; i++)
+        strbuf_puts(&body, "{\"a\":1},");
+    strbuf_puts(&body, "{}]}");
+    struct cache_key key = key_of(strbuf_cstr(&body));
+    strbuf_dispose(&body);
+    return key;
+}
+
+START_TEST(a_name_may_begin_with_an_escape_whatever_its_length)
+{
+    for (size_t len = 0; len < 500; len++) {
+        struct cache_key a = key_of_name("a", len), b = key_of_name("\\u0061", len);
+        ck_assert_msg(cache_key_eq(&a, &b), "%zu bytes", len);
+    }
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("body skip");
@@ -224,5 +250,6 @@ int main(void)
     tcase_add_test(tests, a_list_that_is_skipped_has_the_key_of_one_that_is_not);
     tcase_add_test(tests, blanks_in_a_text_that_is_skipped_count);
     tcase_add_test(tests, objects_that_are_skipped_are_good_ones);
+    tcase_add_test(tests, a_name_may_begin_with_an_escape_whatever_its_length);
     return run_suite("cache body skip", tests);
 }
