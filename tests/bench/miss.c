@@ -86,6 +86,10 @@ int main(int argc, char **argv)
     struct cache_key keys[AT_ONCE];
     struct stream *streams[AT_ONCE];
     char body[4096];
+    if (misses == 0) {
+        fprintf(stderr, "usage: %s [MISSES] [MAX_BYTES]\n", argv[0]);
+        return 2;
+    }
     for (int i = 0; i < PARTS; i++)
         samples[i] = malloc((misses + AT_ONCE) * sizeof(uint32_t));
     for (unsigned long done = 0; done < misses; done += AT_ONCE) {
@@ -142,7 +146,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < PARTS; i++) {
         qsort(samples[i], sample_count[i], sizeof(uint32_t), compare);
         uint64_t mean = 0;
-        size_t count = sample_count[i] / 1000 * 995; /* without what was interrupted */
+        size_t count = sample_count[i] * 995 / 1000; /* without what was interrupted */
         for (size_t k = 0; k < count; k++)
             mean += samples[i][k];
         mean = mean / count - clock;
