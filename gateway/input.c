@@ -7,7 +7,7 @@
 #define FIRST ((size_t)16 * 1024)  /* what is read before it is known how much there is */
 #define AHEAD ((size_t)256 * 1024) /* what an announced body may have at once, */
 #define AHEAD_TIMES 4              /* or so many times as much as has come */
-#define TURN_MAX ((size_t)1 << 20) /* read at a time, before others have their turn */
+#define TURN_MAX ((size_t)1 << 20) /* read at a time, before others have their turn; AHEAD if nothing was announced */
 #define ROOM_MIN 4096              /* libh2o reads no less */
 #define RECEIVE_LARGE (512 * 1024)
 
@@ -86,10 +86,11 @@ static bool read_first(h2o_socket_t *sock, size_t max_body, const char **err)
         return false;
     if (n == FIRST)
         total = announced(first, n, max_body);
-    large_buffer_move(&sock->input, n == FIRST && total != n ? expect(sock, total, n) : n);
+    bool more = n == FIRST && (total == 0 || total > n);
+    large_buffer_move(&sock->input, more ? expect(sock, total, n) : n);
     memcpy(sock->input->bytes, first, n);
     sock->input->size = n;
-    return n == FIRST && total != n;
+    return more;
 }
 
 const char *input_read(h2o_socket_t *sock, size_t max_body)
@@ -101,8 +102,10 @@ const char *input_read(h2o_socket_t *sock, size_t max_body)
         size_t size = sock->input->size, room = room_of(sock->input);
         if (room == 0) {
             size_t total = announced(sock->input->bytes, size, max_body);
-            if (total == size && size != before)
-                break; /* the request is whole; if libh2o does not think so, it will ask again */
+            /* The request is whole; if libh2o does not think so, it will ask again. What comes behind it, nobody
+             * counts: it stays where it is, in the kernel. */
+            if (total <= size && (total != 0 ? size != before : size - before >= AHEAD))
+                break;
             if (total <= size)
                 h2o_buffer_reserve(&sock->input, ROOM_MIN);
             else

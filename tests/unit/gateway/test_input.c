@@ -158,6 +158,27 @@ START_TEST(test_what_comes_behind_a_request_is_read_when_asked_again)
 }
 END_TEST
 
+START_TEST(test_what_comes_behind_a_request_stays_in_the_kernel)
+{
+    static const size_t sizes[] = {200, 20 * KB, 60 * KB};
+    static char behind[64 * KB];
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        size_t len;
+        char *text = make_request(sizes[i], "Content-Length", &len);
+        ck_assert_int_eq(write(peer, text, len), len);
+        ck_assert_int_eq(write(peer, behind, sizeof(behind)), sizeof(behind));
+        ck_assert_ptr_null(input_read(sock, MAX_BODY));
+        ck_assert_uint_ge(sock->input->size, len);
+        ck_assert_uint_le(sock->input->size, len + len / 4 + 16 * KB);
+        ck_assert_int_eq(memcmp(sock->input->bytes, text, len), 0);
+        free(text);
+        while (sock->input->size < len + sizeof(behind))
+            ck_assert_ptr_null(input_read(sock, MAX_BODY));
+        h2o_buffer_consume(&sock->input, sock->input->size);
+    }
+}
+END_TEST
+
 START_TEST(test_the_end_is_told_behind_the_last_bytes)
 {
     ck_assert_int_eq(write(peer, "GET", 3), 3);
@@ -255,6 +276,7 @@ int main(void)
     tcase_add_test(tcase, test_to_announce_costs_little);
     tcase_add_test(tcase, test_what_is_announced_beyond_the_largest_body_is_not_believed);
     tcase_add_test(tcase, test_what_comes_behind_a_request_is_read_when_asked_again);
+    tcase_add_test(tcase, test_what_comes_behind_a_request_stays_in_the_kernel);
     tcase_add_test(tcase, test_the_end_is_told_behind_the_last_bytes);
     tcase_add_test(tcase, test_an_end_without_bytes);
     tcase_add_test(tcase, test_room_for_what_libh2o_reads);
