@@ -85,6 +85,9 @@ static void start(struct http_call *http)
     struct worker *worker = http->call.worker;
     http->generator = (h2o_generator_t){on_proceed, on_stop};
     http->sent_us = clock_us();
+    /* HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 §6.3). */
+    if (http->req->version < 0x101 && http->req->res.content_length == SIZE_MAX)
+        http->req->http1_is_persistent = 0;
     http_reply_start(http);
     if (!http->streamed)
         return;

@@ -44,6 +44,13 @@ def test_http_1_0_is_served_and_closed(t):
         answer = wire.response()
         assert answer.status == 200 and answer.body.endswith(b"[DONE]\n\n") and answer.header("transfer-encoding") is None
         assert wire.at_end()
+    with weir.connect() as wire:
+        for _ in range(2):
+            wire.request("POST", CHAT, {"connection": "keep-alive"}, chat(False), version="1.0")
+            assert wire.response().header("connection") == "keep-alive"
+        wire.request("POST", CHAT, {"connection": "keep-alive"}, chat(), version="1.0")
+        answer = wire.response()
+        assert answer.header("connection") == "close" and answer.body.endswith(b"[DONE]\n\n"), "nothing else tells of its end"
 
 
 def test_connection_close_is_obeyed(t):
