@@ -202,7 +202,8 @@ def test_the_last_failing_answer_comes_as_it_was(t):
 
 
 def test_nothing_is_tried_again_after_the_first_token(t):
-    for behave, events in (("events=60,cut_after=40", 40), ("events=60,reset_after=40", 40), ("events=60,end_after=40", 40)):
+    for behave, events in (("events=60,cut_after=40", 40), ("events=60,reset_after=40", 40), ("events=60,end_after=40", 40),
+                           ("events=9,end_after=3", 3)):
         fakes = [t.fake(behave), t.fake(behave)]
         weir = t.weir(config=fleet(fakes))
         answer = weir.stream()
