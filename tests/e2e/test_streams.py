@@ -124,6 +124,7 @@ def test_events_that_a_socket_takes_only_in_part_arrive_byte_for_byte(t):
         assert wire.response().status == 200
 
 
+@smoke
 def test_plain_answers_arrive_byte_for_byte(t):
     fake, weir = t.pair()
     bodies = {path: {k: v for k, v in body.items() if k != "stream"} for path, body in DIALECTS.values()}
