@@ -104,9 +104,11 @@ static void arm(struct http_call *http)
     if (http->sending)
         at = http->sent_us + config->send_timeout_us;
     /* Once armed it is left alone at each event; so, while something is being sent, it must look again in time for a
-     * ping. */
+     * ping, and, while nothing is, for a client that takes nothing from then on. */
     if (http->streamed && config->sse_ping_us != 0) {
         uint64_t ping_at = (http->sending ? now : http->sent_us) + config->sse_ping_us;
+        if (now + config->send_timeout_us < at)
+            at = now + config->send_timeout_us;
         if (ping_at < at)
             at = ping_at;
     }

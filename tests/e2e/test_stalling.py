@@ -38,6 +38,19 @@ def test_a_stalled_reader_finds_a_cut_and_the_log_says_why(t):
     assert weir.stream().body.endswith(b"[DONE]\n\n")
 
 
+def test_a_reader_that_stalls_late_need_not_wait_for_a_ping(t):
+    fake = t.fake(sndbuf=65536)
+    weir = t.weir(fake, config="send_timeout: 1s\nsse_ping: 10m\n")
+    with weir.connect(rcvbuf=4096) as wire:
+        wire.request("POST", CHAT, {"x-fake": "events=1000000,pace_ms=1,size=2000", "x-request-id": "late"}, chat())
+        pieces, end = wire.pieces(wire.head()), time.monotonic() + 1.5
+        while time.monotonic() < end:
+            next(pieces)
+        fake.wait_aborts()
+        idle_again(weir)
+    assert weir.request_line("late")["end"] == "send_timeout"
+
+
 @smoke
 def test_stalled_readers_do_not_see_each_others_bytes(t):
     fake = t.fake(sndbuf=65536)
