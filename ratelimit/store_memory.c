@@ -1,6 +1,9 @@
 #include "ratelimit/store_memory.h"
+#include "base/log.h"
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #define HUGE_PAGE ((size_t)2 * 1024 * 1024)
@@ -16,8 +19,10 @@ void store_pages_init(struct store_pages *pages, size_t max_bytes)
     /* One huge page more, to begin where one does. */
     size_t size = (max_bytes / STORE_PAGE_BYTES + 1) * STORE_PAGE_BYTES, mapped = size + HUGE_PAGE;
     char *base = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED)
+    if (base == MAP_FAILED) {
+        log_text(LOG_ERROR, "the system has no room for limit_memory (%zu bytes): %s", mapped, strerror(errno));
         abort();
+    }
     size_t before = HUGE_PAGE - ((uintptr_t)base & (HUGE_PAGE - 1));
     munmap(base, before);
     *pages = (struct store_pages){._base = base + before, ._size = mapped - before};
