@@ -2,6 +2,7 @@
 #include "base/bucket.h"
 #include "base/clock.h"
 #include "gateway/connection.h"
+#include "gateway/http2_bodies.h"
 #include "gateway/http2_rules.h"
 #include "gateway/large_buffer.h"
 #include <h2o/http1.h>
@@ -64,6 +65,7 @@ struct http2_guard {
     h2o_socket_cb on_read;     /* libh2o's; what the socket's stands as for as long as `conn` lives */
     h2o_socket_t *sock;
     struct http2_rules rules;
+    struct http2_bodies bodies;
     struct bucket buckets[KINDS];
     enum kind doomed; /* NONE: no */
     unsigned continuations, data_frames;
@@ -279,7 +281,8 @@ static ssize_t on_frame(h2o_http2_conn_t *conn, const uint8_t *src, size_t len, 
     }
     /* Extensions are to be ignored (RFC 9113 §5.5); libh2o does, but writes a line about each to stderr. */
     if (whole && guard->next == guard->frames &&
-        (frame.type > H2O_HTTP2_FRAME_TYPE_CONTINUATION || http2_rules_pass_over(&guard->rules, conn, &frame)))
+        (frame.type > H2O_HTTP2_FRAME_TYPE_CONTINUATION || http2_rules_pass_over(&guard->rules, conn, &frame) ||
+         http2_bodies_refuse(&guard->bodies, conn, &frame)))
         return (ssize_t)(FRAME_HEAD + frame.length);
 
     if (whole)

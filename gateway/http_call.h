@@ -76,6 +76,10 @@ void http_reply_preflight(struct http_call *http, bool allowed);
 /* Answers 405 with Allow. */
 void http_reply_method_not_allowed(struct http_call *http, unsigned methods);
 
+/* Makes the answer to a request that no handler has seen out of its res.status (400, 413, 417): headers and length.
+ * Counts and logs it. Returns the body, which lives in the request's pool. */
+struct span http_reply_library_error(h2o_req_t *req);
+
 /* Gives libh2o's own errors, which come before any handler runs (400, 413, 417), the usual body. */
 void http_reply_register_library_errors(h2o_hostconf_t *host);
 

@@ -247,10 +247,8 @@ static void send_library_error(h2o_ostream_t *ostream, h2o_req_t *req, h2o_iovec
     h2o_ostream_send_next(&self->super, req, &out, to_head ? 0 : 1, state);
 }
 
-/* Puts the usual body in place of libh2o's text. */
-static void on_library_error(h2o_filter_t *filter, h2o_req_t *req, h2o_ostream_t **slot)
+struct span http_reply_library_error(h2o_req_t *req)
 {
-    (void)filter;
     char id[REQUEST_ID_LEN + 1];
     ids_request(id);
     const char *message = req->res.status == 413   ? "The request body is larger than this gateway accepts (max_body)."
@@ -261,12 +259,9 @@ static void on_library_error(h2o_filter_t *filter, h2o_req_t *req, h2o_ostream_t
     struct strbuf body;
     strbuf_init(&body, ERROR_BODY_MAX);
     dialect_error_body(dialect_get(messages ? DIALECT_MESSAGES : DIALECT_NONE), &error, &body);
-    struct library_error *self = (struct library_error *)h2o_add_ostream(req, sizeof(*self), slot);
     h2o_iovec_t copy = h2o_strdup(&req->pool, body.base, body.len),
                 id_copy = h2o_strdup(&req->pool, id, REQUEST_ID_LEN);
     strbuf_dispose(&body);
-    self->super.do_send = send_library_error;
-    self->body = (struct span){copy.base, copy.len};
     req->res.content_length = copy.len;
     memset(&req->res.headers, 0, sizeof(req->res.headers));
     h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_SERVER, NULL, H2O_STRLIT("weir"));
@@ -278,6 +273,16 @@ static void on_library_error(h2o_filter_t *filter, h2o_req_t *req, h2o_ostream_t
         security_event(worker_of(req), SECURITY_MALFORMED, &client, SPAN("framing"));
     }
     telemetry_bad_request(worker_of(req), req->res.status, id);
+    return (struct span){copy.base, copy.len};
+}
+
+/* Puts the usual body in place of libh2o's text. */
+static void on_library_error(h2o_filter_t *filter, h2o_req_t *req, h2o_ostream_t **slot)
+{
+    (void)filter;
+    struct library_error *self = (struct library_error *)h2o_add_ostream(req, sizeof(*self), slot);
+    self->super.do_send = send_library_error;
+    self->body = http_reply_library_error(req);
     h2o_setup_next_ostream(req, &self->super.next);
 }
 

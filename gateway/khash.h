@@ -1,6 +1,6 @@
 /* Stands in for the header of that name which libh2o's own headers include and Debian's package of libh2o does not
- * carry: the layout of its hash table, and what it takes for those headers to compile. Read only. For http2_guard.c and
- * http2_rules.c. */
+ * carry: the layout of its hash table, and what it takes for those headers to compile. Read only. For http2_bodies.c,
+ * http2_guard.c and http2_rules.c. */
 #ifndef WEIR_GATEWAY_KHASH_H
 #define WEIR_GATEWAY_KHASH_H
 
