@@ -57,8 +57,9 @@ def test_a_body_beyond_the_maximum_is_413_over_http2(t):
         assert line["status"] == 413 and line["end"] == "refused", (name, line)
     wait_until(lambda: weir.metric(r'weir_requests_total\{.*status="413"') == len(cases), "all to be counted")
     with Client(weir) as client:  # padding is no part of the body
-        client.send(headers(1, POST, END_HEADERS) + (frame(DATA, PADDED, 1, b"\xff" + b" " * 15000 + b"\0" * 255)) * 4 +
-                    frame(DATA, END_STREAM, 1, BODY + b" " * (65536 - 60000 - len(BODY))))
+        rest = BODY + b" " * (65536 - 60000 - len(BODY))
+        client.send(headers(1, POST, END_HEADERS) + frame(DATA, 0, 1, b" " * 15000) * 4 +
+                    frame(DATA, PADDED | END_STREAM, 1, b"\xff" + rest + b"\0" * 255))
         assert client.answer(1)[0] == 200, "just as much as may be"
     assert fake.stats()["requests"] == 1, "only the good one went out"
 
@@ -110,8 +111,8 @@ def test_curl_hears_of_a_body_beyond_the_maximum_over_http2(t):
     big = t.dir / "big.json"
     big.write_text(json.dumps(chat(False, padding="x" * (33 << 20))))
     for source, stdin in ((("--data-binary", f"@{big}"), None), (("-X", "POST", "-T", "-"), big.read_bytes())):
-        done = t.curl("--http2-prior-knowledge", "-H", "content-type: application/json", "-w", "\n%{http_version} %{http_code}", *source,
-                      weir.url + CHAT, stdin=stdin)
+        done = t.curl("--http2-prior-knowledge", "-H", "content-type: application/json", *source,
+                      "-w", "\n%{http_version} %{http_code}", weir.url + CHAT, stdin=stdin)
         assert done.returncode == 0, done
         text, numbers = done.stdout.rsplit(b"\n", 1)
         assert numbers == b"2 413" and "max_body" in json.loads(text)["error"]["message"], done.stdout
