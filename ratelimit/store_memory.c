@@ -1,7 +1,7 @@
 #include "ratelimit/store_memory.h"
-#include "base/log.h"
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,7 +20,7 @@ void store_pages_init(struct store_pages *pages, size_t max_bytes)
     size_t size = (max_bytes / STORE_PAGE_BYTES + 1) * STORE_PAGE_BYTES, mapped = size + HUGE_PAGE;
     char *base = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) {
-        log_text(LOG_ERROR, "the system has no room for limit_memory (%zu bytes): %s", mapped, strerror(errno));
+        fprintf(stderr, "weir: the system has no room for limit_memory (%zu bytes): %s\n", mapped, strerror(errno));
         abort();
     }
     size_t before = HUGE_PAGE - ((uintptr_t)base & (HUGE_PAGE - 1));
