@@ -53,7 +53,8 @@ static inline void add_word(struct sip *s, uint64_t word)
     s->len += 8;
 }
 
-static inline void add_part(struct sip *s, struct span part)
+/* Always: most parts are of a length that the compiler then knows, which shows in a decision. */
+static inline __attribute__((always_inline)) void add_part(struct sip *s, struct span part)
 {
     uint64_t word;
     add_word(s, part.len);

@@ -21,6 +21,7 @@
 struct bench {
     struct store *store;
     struct key_secret secret;
+    struct key_kind kind;
     struct limit limits[LIMITS_MAX];
     struct key digests[LIMITS_MAX];
     struct key shares[LIMITS_MAX];
@@ -53,7 +54,7 @@ static bool decide(struct bench *bench, uint64_t client)
 
     for (int i = 0; i < 16; i++)
         value[7 + i] = "0123456789abcdef"[(client >> (4 * i)) & 15];
-    struct key key = key_of_client(&bench->secret, SPAN("api_key"), (struct span){value, 23});
+    struct key key = key_of_kind(&bench->kind, (struct span){value, 23});
     for (unsigned long i = 0; i < bench->limit_count; i++) {
         asks[i].key = key_for(&bench->digests[i], &key);
         asks[i].share = bench->shares[i];
@@ -147,6 +148,7 @@ int main(int argc, char **argv)
     bench.threads = values[1];
     bench.limit_count = values[2];
     key_secret_random(&bench.secret);
+    bench.kind = key_kind_of(&bench.secret, SPAN("api_key")); /* as the gateway does, once */
     printf("%lu clients, %lu threads, %lu limits each\n", values[0], values[1], values[2]);
     for (int strategy = LIMIT_FIXED_WINDOW; strategy <= LIMIT_SLIDING_WINDOW_COUNTER; strategy++) {
         bench.strategy = (enum limit_strategy)strategy;
