@@ -54,7 +54,9 @@ struct key_kind {
     uint64_t _state[4], _len;
 };
 
+/* The first step, for a kind. */
 struct key_kind key_kind_of(const struct key_secret *secret, struct span kind);
+/* The second, for a client of it: the digest that key_of_client would give. */
 struct key key_of_kind(const struct key_kind *kind, struct span value);
 
 /* The key of a limit for a client. The exclusive or of a digest that is given with one that a stranger may choose the

@@ -16,6 +16,7 @@ struct store_logs {
     struct store_logs_page *_partly[STORE_LOGS_SIZES]; /* pages with room */
 };
 
+/* Empty, with what `memory` has left to give, which must live as long. */
 void store_logs_init(struct store_logs *logs, struct store_memory *memory);
 
 /* An empty log; NULL if the bytes do not allow it. Logs have half of them, so that there is room for entries whatever
