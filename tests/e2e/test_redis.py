@@ -43,7 +43,7 @@ def test_redis_goes_and_comes_back(t):
     weir = with_redis(t, redis.url, "--workers", "2")
     wait_for(weir, "up")
     # On a slow machine one more may have been given up.
-    assert weir.metric("weir_redis_up") == 1 and weir.metric("weir_redis_connects_total") >= 2
+    assert weir.metric("weir_redis_up") == 1 and 2 <= weir.metric("weir_redis_connects_total") <= 4
     redis.kill()
     wait_for(weir, "down")
     serves(weir)
