@@ -45,6 +45,8 @@ static bool is_long_clean(const char *at, const char *end)
 
 bool http_text_is_clean(struct span text)
 {
+    if (text.len == 0) /* nothing may also be NULL, to which not even 0 may be added */
+        return true;
     const char *at = text.base, *end = at + text.len;
 #ifdef __SSE2__
     if (text.len >= 16)

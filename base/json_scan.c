@@ -388,6 +388,8 @@ static bool scan_members(struct scan *scan, const struct span *names, size_t cou
 bool json_scan(struct span text, const struct span *names, size_t count, struct json_value *values,
                struct json_value *root, struct json_error *error)
 {
+    if (text.base == NULL)
+        text = SPAN("");
     struct scan scan = {.p = text.base, .end = text.base + text.len, .error = error, .base = text.base};
     struct json_value whole = {.type = JSON_MISSING};
     bool valid;

@@ -27,6 +27,8 @@ static bool begin(struct utf8_check *check, uint8_t c)
 
 bool utf8_feed(struct utf8_check *check, struct span bytes)
 {
+    if (bytes.len == 0) /* NULL then, perhaps */
+        return true;
     const uint8_t *at = (const uint8_t *)bytes.base, *end = at + bytes.len;
     while (at < end) {
         uint64_t eight;

@@ -296,17 +296,18 @@ static bool sort_members(struct body_index *index, struct body_member *members, 
 static bool order_object(struct indexer *indexer, struct body_object *object, uint32_t first_open)
 {
     struct body_index *index = indexer->index;
-    struct body_member *members = index->_open + first_open;
     uint32_t count = indexer->open_count - first_open;
-    if (!sort_members(index, members, count))
-        return give_up(indexer, CACHE_KEY_DUPLICATE);
     object->first = index->member_count;
     object->count = count;
     object->end = place_of(indexer, indexer->p);
+    if (count == 0) /* no member in the whole body yet, perhaps: the stack is NULL then */
+        return true;
+    struct body_member *members = index->_open + first_open;
+    if (!sort_members(index, members, count))
+        return give_up(indexer, CACHE_KEY_DUPLICATE);
     while (index->_member_cap < index->member_count + count)
         index->members = grow(index->members, &index->_member_cap, sizeof(*members));
-    if (count != 0)
-        memcpy(index->members + index->member_count, members, count * sizeof(*members));
+    memcpy(index->members + index->member_count, members, count * sizeof(*members));
     index->member_count += count;
     return true;
 }

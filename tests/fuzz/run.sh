@@ -5,6 +5,8 @@
 #   sh tests/fuzz/run.sh SECONDS [TARGET...]      TARGET: sse, http_head, request, … (fuzz_TARGET.c); default: all
 #
 #   BUILD=build-fuzz        where to build, and where findings and grown corpora are kept
+#   SEED=0                  of the random numbers; 0: another each time. With the same seed a run repeats itself as far as
+#                           the time allows: for tests, which should fail because of a change and not by chance
 #
 # Each run starts from the seeds in tests/fuzz/corpus/TARGET and from what earlier runs found in BUILD/corpus/TARGET. An
 # input that breaks something is kept as BUILD/findings/TARGET-…; `BUILD/tests/fuzz/fuzz_TARGET FILE` plays it again. A
@@ -68,9 +70,9 @@ for target in "$@"; do
     status=0
     # New inputs go to the first folder. -timeout: an input that takes a second or more is a finding, but the machine may
     # be busy; 20 s are not to be explained by that.
-    "$build/tests/fuzz/fuzz_$target" -max_total_time="$seconds" -max_len="$(longest "$target")" -rss_limit_mb=1024 \
-        -malloc_limit_mb=256 -timeout=20 -print_final_stats=1 -artifact_prefix="$build/findings/$target-" \
-        "$corpus" "tests/fuzz/corpus/$target" >"$log" 2>&1 || status=$?
+    "$build/tests/fuzz/fuzz_$target" -seed="${SEED:-0}" -max_total_time="$seconds" -max_len="$(longest "$target")" \
+        -rss_limit_mb=1024 -malloc_limit_mb=256 -timeout=20 -print_final_stats=1 \
+        -artifact_prefix="$build/findings/$target-" "$corpus" "tests/fuzz/corpus/$target" >"$log" 2>&1 || status=$?
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -n 1)
     covered=$(sed -n 's/^#.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -n 1)
     if [ "$status" -eq 0 ] && [ "${runs:-0}" -gt 0 ]; then

@@ -91,6 +91,19 @@ static bool advance(struct conn *conn)
     return true;
 }
 
+/* Describes the last request as JSON. False: its head was too long to be kept. */
+static bool describe_last(struct text *out)
+{
+    struct request request;
+    struct view body = {last.body_len <= sizeof(last.body) ? last.body : NULL, last.body_len};
+    if (last.head_len == 0 || request_parse(&request, last.head, last.head_len) != 1)
+        return false;
+    if (body.base != NULL)
+        SHA256((unsigned char *)last.body, last.body_len, last.digest);
+    request_describe(&request, body, last.digest, last.transport, out);
+    return true;
+}
+
 /* The body of an answer that is not streamed. */
 static void plain_body(struct conn *conn, struct text *body)
 {
@@ -112,13 +125,8 @@ static void plain_body(struct conn *conn, struct text *body)
         }
         text_puts(body, "]}");
     } else if (conn->dialect == ECHO) {
-        struct request request;
-        struct view seen = {last.body_len <= sizeof(last.body) ? last.body : NULL, last.body_len};
-        if (request_parse(&request, last.head, last.head_len) == 1) {
-            if (seen.base != NULL)
-                SHA256((unsigned char *)last.body, last.body_len, last.digest);
-            request_describe(&request, seen, last.digest, last.transport, body);
-        }
+        if (conn->echo.len != 0)
+            text_add(body, conn->echo.base, conn->echo.len);
     } else {
         dialect_json(conn->dialect, conn->behave.size, conn->base64, body);
     }

@@ -40,6 +40,7 @@ struct conn {
     long sent_events, interim_left;
     bool opened, closed; /* the dialect's first events are out, and its last */
     struct template *template;
+    struct text echo;   /* what is answered to a request that the fake knows nothing about */
     uint64_t due_us;    /* of the next event */
     uint64_t timer_us;  /* valid while timer_index is not 0 */
     size_t timer_index; /* place in the heap + 1 */
@@ -178,6 +179,7 @@ static void conn_close(struct conn *conn, bool reset)
         stats.open--;
     free(conn->in);
     free(conn->out);
+    free(conn->echo.base);
     free(conn);
 }
 

@@ -42,14 +42,9 @@ static bool control_stats(struct conn *conn)
 
 static bool control_last(struct conn *conn)
 {
-    struct request request;
     struct text json = {0};
-    if (last.head_len == 0 || request_parse(&request, last.head, last.head_len) != 1)
+    if (!describe_last(&json))
         return reply(conn, 404, "{}\n");
-    struct view body = {last.body_len <= sizeof(last.body) ? last.body : NULL, last.body_len};
-    if (body.base != NULL)
-        SHA256((unsigned char *)last.body, last.body_len, last.digest);
-    request_describe(&request, body, last.digest, last.transport, &json);
     bool alive = reply(conn, 200, json.base);
     free(json.base);
     return alive;
@@ -200,6 +195,9 @@ static bool answer(struct conn *conn, const struct request *request, struct view
     if (conn->dialect == CONTROL)
         return control(conn, request, body);
     remember(conn, request, body);
+    conn->echo.len = 0;
+    if (conn->dialect == ECHO) /* now: others may be remembered before the answer is due */
+        describe_last(&conn->echo);
     begin_journal(conn, request);
     stats.requests++;
     stats.last_request_us = now_us();

@@ -4,6 +4,7 @@
 START_TEST(what_may_stand_in_a_line)
 {
     ck_assert(http_text_is_clean(SPAN("")));
+    ck_assert(http_text_is_clean(SPAN_NONE)); /* for UndefinedBehaviorSanitizer */
     ck_assert(http_text_is_clean(SPAN("a b\tc \xc3\xa4")));
     for (int c = 0; c < 0x20; c++) {
         char text[] = {'a', (char)c, 'b'};
