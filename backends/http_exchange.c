@@ -1,15 +1,14 @@
 #include "backends/http_exchange.h"
 #include "backends/http_head.h"
 #include "backends/receive.h"
+#include "backends/request_head.h"
 #include "base/clock.h"
-#include "base/http_text.h"
 #include "base/recycle.h"
 #include "base/strbuf.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
-#define REQUEST_HEAD_MAX ((size_t)256 * 1024)
 #define HEAD_USUAL ((size_t)2048) /* so many bytes are kept for the next request */
 #define STALE_US 1000000
 #define INTERIM_MAX 20 /* 1xx heads before the answer proper */
@@ -222,128 +221,6 @@ static void on_deadline(struct deadline *deadline)
 
 /* ---- the request ---- */
 
-static bool is_credential(struct span name)
-{
-    return span_eq(name, SPAN("authorization")) || span_eq(name, SPAN("x-api-key")) || span_eq(name, SPAN("api-key"));
-}
-
-/* Whether the backend's settings decide about this header themselves. */
-static bool is_overridden(const struct http_exchange *ex, struct span name)
-{
-    const struct backend_settings *settings = ex->upstream->settings;
-    if (is_credential(name) && (settings->api_key != NULL || !ex->request.forward_credentials))
-        return true;
-    for (size_t i = 0; i < settings->header_count; i++)
-        if (span_ieq(span_of(settings->headers[i].name), name))
-            return true;
-    return false;
-}
-
-static void add_header(struct strbuf *out, struct span name, struct span value)
-{
-    char *at = strbuf_claim(out, name.len + value.len + 4);
-    if (at != NULL) {
-        at = mempcpy(mempcpy(at, name.base, name.len), ": ", 2);
-        if (value.len != 0)
-            at = mempcpy(at, value.base, value.len);
-        memcpy(at, "\r\n", 2);
-        return;
-    }
-    strbuf_add(out, name);
-    strbuf_add(out, SPAN(": "));
-    strbuf_add(out, value);
-    strbuf_add(out, SPAN("\r\n"));
-}
-
-/* A url with a path takes the place of the client's /v1. */
-static void add_target(struct http_exchange *ex, struct strbuf *out)
-{
-    const struct backend_url *url = &ex->upstream->settings->url;
-    struct span path = ex->request.path;
-    if (url->path[0] != '\0' && !ex->request.from_root) {
-        strbuf_puts(out, url->path);
-        if (span_starts(path, SPAN("/v1/")))
-            path = span_skip(path, 3);
-    }
-    strbuf_add(out, path);
-    char separator = '?';
-    if (url->query != NULL) {
-        strbuf_putc(out, separator);
-        strbuf_puts(out, url->query);
-        separator = '&';
-    }
-    if (ex->request.query.len != 0) {
-        strbuf_putc(out, separator);
-        strbuf_add(out, ex->request.query);
-    }
-}
-
-static uint64_t body_length(const struct exchange_request *request)
-{
-    uint64_t length = 0;
-    for (size_t i = 0; i < EXCHANGE_BODY_PIECES; i++)
-        length += request->body[i].len;
-    return length;
-}
-
-/* About how long the head will be. */
-static size_t head_length(const struct http_exchange *ex)
-{
-    const struct exchange_request *request = &ex->request;
-    size_t length = 256 + request->path.len + request->query.len;
-    for (size_t i = 0; i < request->header_count; i++)
-        length += request->headers[i].name.len + request->headers[i].value.len + 4;
-    return length;
-}
-
-/* Writes the request's head. False if a part of it is not fit to be sent: a value that could end its line early, and so
- * become a header or a request of its own, never is. */
-static bool make_head(struct http_exchange *ex)
-{
-    static const char *const auth_headers[] = {
-        [BACKEND_AUTH_BEARER] = "authorization: Bearer ",
-        [BACKEND_AUTH_X_API_KEY] = "x-api-key: ",
-        [BACKEND_AUTH_API_KEY] = "api-key: ",
-    };
-    const struct backend_settings *settings = ex->upstream->settings;
-    const struct exchange_request *request = &ex->request;
-    struct strbuf *out = &ex->out;
-    strbuf_expect(out, head_length(ex));
-    if (!http_text_is_clean(request->path) || !http_text_is_clean(request->query) ||
-        memchr(request->path.base, ' ', request->path.len) != NULL ||
-        (request->query.len != 0 && memchr(request->query.base, ' ', request->query.len) != NULL))
-        return false;
-    strbuf_add(out, request->method);
-    strbuf_putc(out, ' ');
-    add_target(ex, out);
-    strbuf_add(out, SPAN(" HTTP/1.1\r\n"));
-    add_header(out, SPAN("host"), span_of(settings->url.authority));
-    for (size_t i = 0; i < request->header_count; i++) {
-        const struct header *header = &request->headers[i];
-        if (is_overridden(ex, header->name))
-            continue;
-        size_t at = out->len;
-        add_header(out, header->name, header->value);
-        if (out->overflow || !http_text_is_clean((struct span){out->base + at, out->len - at - 2}))
-            return false;
-    }
-    for (size_t i = 0; i < settings->header_count; i++)
-        add_header(out, span_of(settings->headers[i].name), span_of(settings->headers[i].value));
-    strbuf_add(out, SPAN("accept-encoding: identity\r\n"));
-    if (settings->api_key != NULL) {
-        strbuf_puts(out, auth_headers[settings->auth]);
-        strbuf_puts(out, settings->api_key);
-        strbuf_add(out, SPAN("\r\n"));
-    }
-    if (request->has_body) {
-        strbuf_add(out, SPAN("content-length: "));
-        strbuf_u64(out, body_length(request));
-        strbuf_add(out, SPAN("\r\n"));
-    }
-    strbuf_add(out, SPAN("\r\n"));
-    return !out->overflow;
-}
-
 struct exchange *http_exchange_start(struct upstream *upstream, const struct exchange_request *request,
                                      const struct exchange_callbacks *callbacks, void *ctx)
 {
@@ -361,7 +238,7 @@ struct exchange *http_exchange_start(struct upstream *upstream, const struct exc
                                  .started_us = clock_us()};
     ex->out_memory = h2o_mem_alloc_recycle(&heads, HEAD_USUAL);
     strbuf_init_lent(&ex->out, REQUEST_HEAD_MAX, ex->out_memory, HEAD_USUAL);
-    if (!make_head(ex))
+    if (!request_head_write(&ex->out, upstream->settings, request))
         fail(ex, STREAM_PROTOCOL, "the request cannot be sent to the backend as it is");
     else
         connect_to_backend(ex);
