@@ -319,6 +319,37 @@ void backend_settings_dispose(struct backend_settings *settings)
     memset(settings, 0, sizeof(*settings));
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+static bool same_url(const struct backend_url *a, const struct backend_url *b)
+{
+    return a->kind == b->kind && a->tls == b->tls && a->port == b->port && same_text(a->host, b->host) &&
+           same_text(a->unix_path, b->unix_path) && same_text(a->path, b->path) && same_text(a->query, b->query);
+}
+
+static bool same_headers(const struct backend_settings *a, const struct backend_settings *b)
+{
+    if (a->header_count != b->header_count)
+        return false;
+    for (size_t i = 0; i < a->header_count; i++)
+        if (strcmp(a->headers[i].name, b->headers[i].name) != 0 ||
+            strcmp(a->headers[i].value, b->headers[i].value) != 0)
+            return false;
+    return true;
+}
+
+bool backend_settings_alike(const struct backend_settings *a, const struct backend_settings *b)
+{
+    return strcmp(a->name, b->name) == 0 && same_url(&a->url, &b->url) && same_text(a->api_key, b->api_key) &&
+           a->auth == b->auth && same_headers(a, b) && same_text(a->tls.ca, b->tls.ca) &&
+           same_text(a->tls.cert, b->tls.cert) && same_text(a->tls.key, b->tls.key) && a->tls.verify == b->tls.verify &&
+           memcmp(&a->timeouts, &b->timeouts, sizeof(a->timeouts)) == 0 &&
+           health_settings_equal(&a->health, &b->health);
+}
+
 bool backend_serves(const struct backend_settings *settings, struct span model, struct span *upstream)
 {
     const struct backend_model *found = NULL;

@@ -97,6 +97,10 @@ void backend_settings_init(struct backend_settings *settings);
 /* Frees all strings and lists. */
 void backend_settings_dispose(struct backend_settings *settings);
 
+/* Whether two backends are the same one, asked in the same way, so that what is known of one holds for the other: name,
+ * url, credentials, headers, TLS, timeouts and health settings. Models, weight and places may differ. */
+bool backend_settings_alike(const struct backend_settings *a, const struct backend_settings *b);
+
 /* Whether the backend serves `model`; *upstream receives the name to send in its place (the same span if not renamed).
  * Of several rules that match, the exact name wins, then the first glob. */
 bool backend_serves(const struct backend_settings *settings, struct span model, struct span *upstream);

@@ -1,6 +1,5 @@
 #include "backends/fleet.h"
 #include "backends/fleet_own.h"
-#include "base/log.h"
 #include <stdlib.h>
 
 #define PREFIX_ENTRIES 65536
@@ -78,6 +77,7 @@ struct fleet *fleet_create(const struct fleet_settings *settings)
 void fleet_destroy(struct fleet *fleet)
 {
     fleet_set_release(fleet->set);
+    fleet_forget(fleet);
     if (fleet->prefixes != NULL)
         prefix_table_destroy(fleet->prefixes);
     pthread_mutex_destroy(&fleet->lock);
@@ -178,16 +178,35 @@ struct fleet_server *fleet_add_place(struct fleet *fleet, struct fleet_server *r
         memcpy(&server->address, address, len);
     server->address_len = len;
     server->_names = fleet_names(root, NULL, 0);
+    fleet_recall(server);
     if (join(fleet, server))
         return server;
     fleet_server_release(server);
     return NULL;
 }
 
+void *fleet_server_owner(const struct fleet_server *server)
+{
+    return server->root != NULL ? server->root->_owner : server->_owner;
+}
+
+bool fleet_server_is_leaving(const struct fleet_server *server)
+{
+    const struct fleet_server *root = server->root != NULL ? server->root : server;
+    return atomic_load_explicit(&server->leaving, memory_order_relaxed) ||
+           atomic_load_explicit(&root->retired, memory_order_relaxed);
+}
+
 void fleet_drain(struct fleet *fleet, struct fleet_server *server)
 {
     (void)fleet;
     atomic_store_explicit(&server->_draining, true, memory_order_relaxed);
+}
+
+void fleet_undrain(struct fleet *fleet, struct fleet_server *server)
+{
+    (void)fleet;
+    atomic_store_explicit(&server->_draining, false, memory_order_relaxed);
 }
 
 void fleet_remove(struct fleet *fleet, struct fleet_server *server)

@@ -27,6 +27,7 @@
 
 #define FLEET_SERVERS_MAX 256
 #define FLEET_QUEUE_MAX_DEFAULT 1000
+#define FLEET_PROBLEM_MAX 120
 
 /* A model's name that stands for others, tried in this order. */
 struct fleet_alias {
@@ -89,8 +90,8 @@ struct fleet_server {
     atomic_bool leaving;                         /* drained, and to be removed once nothing is in flight */
     /* Guarded by the fleet's lock. */
     struct health _health;
-    struct model_names *_names; /* what it said that it serves; counted; NULL: nothing yet */
-    char _names_problem[120];   /* why that may be out of date; "": it is not */
+    struct model_names *_names;             /* what it said that it serves; counted; NULL: nothing yet */
+    char _names_problem[FLEET_PROBLEM_MAX]; /* why that may be out of date; "": it is not */
 };
 
 /* What the last series of probes has found. */
@@ -123,8 +124,23 @@ struct fleet_server *fleet_add(struct fleet *fleet, const struct backend_setting
 struct fleet_server *fleet_add_place(struct fleet *fleet, struct fleet_server *root, const char *name,
                                      const struct sockaddr *address, socklen_t len);
 
+/* Takes over what another fleet knows of the servers that are in both: those that backend_settings_alike says are the
+ * same, by name; those that are leaving aside. That is their health, latency, models, whether they are drained, and
+ * counters; what they have in flight stays the other's. Addresses that a name is still to be looked up for get theirs
+ * when they come. Once, before the fleet has requests; `from` may have them. */
+void fleet_inherit(struct fleet *fleet, struct fleet *from, uint64_t now_us);
+
+/* Whom `release` will be called with: what fleet_add was given, of a place what its root was. */
+void *fleet_server_owner(const struct fleet_server *server);
+
+/* Whether it is to be removed, or its name not to be looked up any more. */
+bool fleet_server_is_leaving(const struct fleet_server *server);
+
 /* No new request goes to this server; those that run go on. */
 void fleet_drain(struct fleet *fleet, struct fleet_server *server);
+
+/* Ends that. */
+void fleet_undrain(struct fleet *fleet, struct fleet_server *server);
 
 /* Takes a server out. Those requests that run on it go on. */
 void fleet_remove(struct fleet *fleet, struct fleet_server *server);

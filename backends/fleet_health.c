@@ -3,8 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-/* With the lock held: makes known to all threads what they look at with each choice. */
-static void publish(struct fleet_server *server)
+void fleet_publish(struct fleet_server *server)
 {
     const struct health *health = &server->_health;
     uint64_t until = health->paused_until_us;
@@ -81,7 +80,7 @@ void fleet_failed(struct fleet_server *server, enum health_failure failure, stru
     } else if (reason != NULL) {
         spare(server, failure, "it stays, as the last one that serves the model", problem, now_us);
     }
-    publish(server);
+    fleet_publish(server);
     pthread_mutex_unlock(&fleet->lock);
 }
 
@@ -104,7 +103,7 @@ void fleet_answered(struct fleet_server *server, uint64_t latency_us, uint64_t n
     } else if (failing && server->_health.failing_until_us == 0) {
         recovered(server, "it answers again");
     }
-    publish(server);
+    fleet_publish(server);
     pthread_mutex_unlock(&server->fleet->lock);
 }
 
@@ -115,7 +114,7 @@ void fleet_finished(struct fleet_server *server)
     pthread_mutex_lock(&server->fleet->lock);
     if (health_finished(&server->_health))
         recovered(server, "it finishes answers again");
-    publish(server);
+    fleet_publish(server);
     pthread_mutex_unlock(&server->fleet->lock);
 }
 
@@ -128,7 +127,7 @@ void fleet_pause(struct fleet_server *server, uint64_t us, uint64_t now_us)
         atomic_fetch_add_explicit(&server->pauses, 1, memory_order_relaxed);
         log_state(LOG_INFO, server, "paused", us != 0 ? "Retry-After" : "503", until - now_us, NULL);
     }
-    publish(server);
+    fleet_publish(server);
     pthread_mutex_unlock(&server->fleet->lock);
 }
 
@@ -138,7 +137,7 @@ bool fleet_begin_trial(struct fleet_server *server, uint64_t now_us)
     bool begun = health_begin_trial(&server->_health, now_us);
     if (begun)
         log_state(LOG_INFO, server, "trial", server->_health.reason, 0, NULL);
-    publish(server);
+    fleet_publish(server);
     pthread_mutex_unlock(&server->fleet->lock);
     return begun;
 }
@@ -147,7 +146,7 @@ bool fleet_begin_try(struct fleet_server *server, uint64_t now_us)
 {
     pthread_mutex_lock(&server->fleet->lock);
     bool begun = health_begin_try(&server->_health, &server->settings->health, now_us);
-    publish(server);
+    fleet_publish(server);
     pthread_mutex_unlock(&server->fleet->lock);
     return begun;
 }
@@ -156,7 +155,7 @@ void fleet_trial_void(struct fleet_server *server, uint64_t now_us)
 {
     pthread_mutex_lock(&server->fleet->lock);
     health_trial_void(&server->_health, now_us);
-    publish(server);
+    fleet_publish(server);
     pthread_mutex_unlock(&server->fleet->lock);
 }
 
@@ -165,7 +164,7 @@ void fleet_settle(struct fleet_server *server, uint64_t now_us)
     pthread_mutex_lock(&server->fleet->lock);
     if (health_settle(&server->_health, &server->settings->health, now_us))
         log_state(LOG_INFO, server, "healthy", "the slow start is over", 0, NULL);
-    publish(server);
+    fleet_publish(server);
     pthread_mutex_unlock(&server->fleet->lock);
 }
 
@@ -226,7 +225,7 @@ void fleet_probed(struct fleet_server *server, bool up, const char *problem, uin
     } else if (health_probed_up(health, &server->settings->health, now_us)) {
         recovered(server, "it answers probes");
     }
-    publish(server);
+    fleet_publish(server);
     pthread_mutex_unlock(&server->fleet->lock);
 }
 

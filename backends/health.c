@@ -46,6 +46,12 @@ void health_settings_inherit(struct health_settings *own, const struct health_se
         own->probe_path = strdup(common->probe_path);
 }
 
+bool health_settings_equal(const struct health_settings *a, const struct health_settings *b)
+{
+    const char *path = a->probe_path != NULL ? a->probe_path : "", *other = b->probe_path != NULL ? b->probe_path : "";
+    return memcmp(a, b, NUMBERS * sizeof(uint64_t)) == 0 && strcmp(path, other) == 0;
+}
+
 void health_settings_dispose(struct health_settings *settings)
 {
     free(settings->probe_path);

@@ -75,6 +75,8 @@ void health_settings_dispose(struct health_settings *settings);
 /* Fills in what `own` leaves open. */
 void health_settings_inherit(struct health_settings *own, const struct health_settings *common);
 
+bool health_settings_equal(const struct health_settings *a, const struct health_settings *b);
+
 /* A server that nothing is known about is healthy. */
 void health_init(struct health *health);
 

@@ -265,6 +265,8 @@ static struct watch *watch_create(struct prober *prober, struct pool_member *mem
     if (watch == NULL)
         abort();
     *watch = (struct watch){.next = prober->watches, .prober = prober, .member = member};
+    watch->was_down =
+        atomic_load_explicit(&pool_member_server(member)->_probed, memory_order_relaxed) == FLEET_PROBE_DOWN;
     prober->watches = watch;
     for (int kind = 0; kind < QUESTION_KINDS; kind++) {
         struct question *question = &watch->questions[kind];

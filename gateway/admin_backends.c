@@ -3,6 +3,7 @@
 #include "base/json_scan.h"
 #include "base/log.h"
 #include "base/strbuf.h"
+#include "gateway/added_backends.h"
 #include "gateway/admin.h"
 #include "gateway/reload.h"
 #include "gateway/worker.h"
@@ -173,23 +174,6 @@ static void refuse_value(struct call *call, const char *member, const char *mess
     admin_refuse_body(call, &problem);
 }
 
-/* What the other servers say against a new one; NULL: nothing. */
-static const char *conflict(struct fleet *fleet, const struct backend_settings *settings)
-{
-    struct fleet_set *set = fleet_set_get(fleet);
-    const char *problem = NULL;
-    for (size_t i = 0; i < set->count && problem == NULL; i++) {
-        if (strcmp(set->servers[i]->settings->name, settings->name) == 0)
-            problem = "There is a backend of this name already.";
-        else if (settings->is_default && set->servers[i]->settings->is_default)
-            problem = "There is a default backend already.";
-    }
-    if (problem == NULL && set->count >= FLEET_SERVERS_MAX)
-        problem = "There are as many backends as there can be.";
-    fleet_set_release(set);
-    return problem;
-}
-
 static void add(struct call *call)
 {
     char error[1024], member[64];
@@ -201,21 +185,15 @@ static void add(struct call *call)
         return;
     }
     struct site *site = lock(call);
-    struct backend_settings *settings = config_backend_read(site->config, root.raw, member, error, sizeof(error));
-    if (settings == NULL) {
-        refuse_value(call, member, error);
-        unlock(call, site);
-        return;
-    }
-    const char *problem = conflict(site->fleet, settings);
-    struct fleet_server *server =
-        problem == NULL ? fleet_add(site->fleet, settings, NULL, config_backend_free, settings) : NULL;
-    if (server == NULL) {
-        config_backend_free(settings);
-        refuse(call, 409, "backend_conflict", problem != NULL ? problem : "There are too many backends.");
-    } else {
+    bool conflict;
+    struct fleet_server *server = added_backend_join(site, root.raw, member, error, sizeof(error), &conflict);
+    if (server != NULL) {
         log_server(server, "added", call);
         answer(call, 201, site->fleet, server);
+    } else if (conflict) {
+        refuse(call, 409, "backend_conflict", error);
+    } else {
+        refuse_value(call, member, error);
     }
     unlock(call, site);
 }
@@ -277,6 +255,20 @@ static void drain(struct call *call, struct fleet *fleet, struct fleet_server **
     answer(call, 200, fleet, count == 1 ? servers[0] : NULL);
 }
 
+static void undrain(struct call *call, struct fleet *fleet, struct fleet_server **servers, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (fleet_server_is_leaving(servers[i])) {
+            refuse(call, 409, "backend_leaving", "This backend is about to be removed.");
+            return;
+        }
+    for (size_t i = 0; i < count; i++) {
+        fleet_undrain(fleet, servers[i]);
+        log_server(servers[i], "undrained", call);
+    }
+    answer(call, 200, fleet, count == 1 ? servers[0] : NULL);
+}
+
 static void remove_servers(struct call *call, struct fleet *fleet, struct fleet_server **servers, size_t count,
                            bool force)
 {
@@ -306,17 +298,23 @@ static void retire(struct fleet_server **servers, size_t count, const char *name
                                   memory_order_relaxed);
 }
 
+/* Cuts `end` off. False if the text does not end with it, or is nothing else. */
+static bool cut_end(struct span *text, struct span end)
+{
+    if (text->len <= end.len || memcmp(text->base + text->len - end.len, end.base, end.len) != 0)
+        return false;
+    text->len -= end.len;
+    return true;
+}
+
 void handle_backend(struct call *call)
 {
-    static const struct span end = SPAN("/drain");
     struct span rest = span_skip(call->path, sizeof("/admin/backends/") - 1);
-    bool post = span_eq(call->method, SPAN("POST")),
-         ends = rest.len > end.len && memcmp(rest.base + rest.len - end.len, end.base, end.len) == 0;
+    bool post = span_eq(call->method, SPAN("POST"));
+    bool drains = post && cut_end(&rest, SPAN("/drain"));
     char name[NAME_LEN_MAX];
-    if (post && ends)
-        rest.len -= end.len;
-    if (post && !ends) {
-        refuse(call, 404, "not_found", "Expected POST /admin/backends/NAME/drain.");
+    if (post && !drains && !cut_end(&rest, SPAN("/undrain"))) {
+        refuse(call, 404, "not_found", "Expected POST /admin/backends/NAME/drain or /undrain.");
         return;
     }
     bool force = span_eq(call->query, SPAN("force=true"));
@@ -330,8 +328,10 @@ void handle_backend(struct call *call)
     size_t count = decode_name(rest, name) ? find(set, name, servers) : 0;
     if (count == 0) {
         refuse(call, 404, "backend_not_found", "There is no backend of this name.");
-    } else if (post) {
+    } else if (drains) {
         drain(call, site->fleet, servers, count);
+    } else if (post) {
+        undrain(call, site->fleet, servers, count);
     } else {
         retire(servers, count, name);
         remove_servers(call, site->fleet, servers, count, force);

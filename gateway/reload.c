@@ -1,5 +1,7 @@
 #include "gateway/reload.h"
+#include "base/clock.h"
 #include "base/log.h"
+#include "gateway/added_backends.h"
 #include "gateway/limit.h"
 #include "gateway/worker.h"
 #include <stdio.h>
@@ -75,6 +77,8 @@ bool reload(struct server *server, char *error, size_t error_size)
     tell_what_stays(server->site->config, site->config);
     server_create_stores(server, site->config);
     site->limit_keys = limit_keys_create(site->config, &server->limit_secret);
+    added_backends_keep(site, server->site->fleet);
+    fleet_inherit(site->fleet, server->site->fleet, clock_us());
     log_set(site->config->log_level, site->config->log_format);
     for (size_t i = 0; i < server->worker_count; i++)
         worker_tell_site(server->workers[i], site);

@@ -74,7 +74,7 @@ const struct route routes[] = {
     {P("/admin/backends"), READ | METHOD_POST, DIALECT_NONE, NULL, ADMIN, handle_backends,
      "model servers, and new ones"},
     {P("/admin/backends/*"), METHOD_DELETE | METHOD_POST, DIALECT_NONE, NULL, ADMIN, handle_backend,
-     "drains and removes a model server"},
+     "drains, undrains and removes a model server"},
     {P("/admin/reload"), METHOD_POST, DIALECT_NONE, NULL, ADMIN, handle_reload, "reads the configuration again"},
 };
 

@@ -24,7 +24,7 @@ struct site {
     struct config *config;
     struct site_route *routes;
     size_t route_count;
-    struct fleet *fleet;           /* of its backends; what it has learnt of them goes with it */
+    struct fleet *fleet;           /* of its backends */
     struct identity **identities;  /* in the order of config->keys */
     SSL_CTX **tls;                 /* in the order of config->listen, admin's behind; NULL: clear text */
     struct identity **admins;      /* in the order of config->admin.keys */

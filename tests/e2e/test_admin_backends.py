@@ -95,7 +95,7 @@ def test_what_is_wrong_with_a_new_server_is_said(t):
     assert ask(weir, "POST", body='{"name": "' + "x" * 70000 + '"}').status == 413
     for path in ("/nobody", "/%zz", "/%", "/a%00", "/", "/" + "x" * 600):
         assert ask(weir, "DELETE", PATH + path).status == 404, path
-    for path in ("/nobody/drain", "/a/x", "/a", "/drain"):
+    for path in ("/nobody/drain", "/nobody/undrain", "/a/x", "/a", "/drain", "/undrain", "/a/redrain"):
         assert ask(weir, "POST", PATH + path).status == 404, path
     assert ask(weir, "DELETE", PATH + "/a?force=maybe").status == 422
     assert set(listed(weir)) == {"a"} and listed(weir)["a"]["state"] == "healthy"
@@ -154,6 +154,9 @@ def test_a_drained_server_gets_nothing_more_and_stays_in_the_list(t):
     assert a.stats()["requests"] == 0 and listed(weir)["a"]["state"] == "draining"
     assert ask(weir, "POST", PATH + "/b/drain").status == 200
     assert weir.stream().status == 503
+    answer = ask(weir, "POST", PATH + "/a/undrain")
+    assert answer.status == 200 and answer.json()["state"] == "healthy", answer
+    assert weir.stream().status == 200 and a.stats()["requests"] == 1
     assert ask(weir, "DELETE", PATH + "/a").status == 200 and ask(weir, "DELETE", PATH + "/b").status == 200
     assert listed(weir) == {}
     assert weir.stream().status == 404
@@ -175,11 +178,79 @@ def test_reload(t):
     path.write_text(config([b]))
     answer = ask(weir, "POST", "/admin/reload")
     assert answer.status == 200 and answer.json() == {"status": "ok"}, answer
-    wait_until(lambda: set(listed(weir)) == {"a"} and listed(weir)["a"]["url"] == b.url, "the new configuration")
+    wait_until(lambda: listed(weir)["a"]["url"] == b.url, "the new configuration")
+    assert set(listed(weir)) == {"a", "added"}
     wait_until(lambda: weir.stream().status == 200 and b.stats()["requests"] > 1, "its server")
     thread.join()
     assert results[0].body.endswith(b"[DONE]\n\n")
     assert weir.ask("POST", "/admin/reload").status == 401
+
+
+def test_what_is_known_of_servers_outlives_a_reload(t):
+    a, dead, slow = t.fake(), f"http://127.0.0.1:{free_port()}", t.fake("events=30,pace_ms=100")
+    text = (f'{ADMINS}health: {{ failures: 1, ejection: 10m, max_ejection: 10m }}\nbackends:\n  - {{ name: a, url: "{a.url}", models: [m] }}\n'
+            f'  - {{ name: dead, url: "{dead}", models: [m] }}\n  - {{ name: resting, url: "{a.url}", models: [m] }}\n  - {{ name: leaving, url: "{slow.url}", models: [slow] }}\n')
+    weir = t.weir(config=text, args=["--workers", "2"])
+    path = t.dir / f"{weir.name}.yaml"
+
+    def states():
+        return {name: backend["state"] for name, backend in listed(weir).items()}
+
+    wait_until(lambda: weir.stream(body=chat(model="m")).status == 200 and states()["dead"] == "ejected", "the ejection")
+    assert ask(weir, "POST", PATH + "/resting/drain").status == 200
+    thread = threading.Thread(target=lambda: weir.stream(body=chat(model="slow")))
+    thread.start()
+    slow.wait_requests()
+    assert ask(weir, "DELETE", PATH + "/leaving").status == 202
+    assert ask(weir, "POST", PATH + "/leaving/undrain").json()["error"]["code"] == "backend_leaving"
+    path.write_text(text.replace("name: a,", "name: a, weight: 7,"))
+    assert ask(weir, "POST", "/admin/reload").status == 200
+    wait_until(lambda: listed(weir)["a"]["weight"] == 7, "the new configuration")
+    # The file has the one that was leaving.
+    assert states() == {"a": "healthy", "dead": "ejected", "resting": "draining", "leaving": "healthy"}
+    assert listed(weir)["dead"]["ejections"] == 1
+    before = a.stats()["requests"]
+    assert [weir.stream(body=chat(model="m")).header("x-weir-attempts") for _ in range(4)] == ["1"] * 4
+    assert a.stats()["requests"] == before + 4
+    thread.join()
+    # Whose settings have changed is another one.
+    path.write_text(text.replace("dead, ", "dead, api_key: sk-new, "))
+    assert ask(weir, "POST", "/admin/reload").status == 200
+    wait_until(lambda: states()["dead"] == "healthy" and states()["resting"] == "draining", "the new configuration")
+
+
+@smoke
+def test_a_server_that_was_added_stays_over_reloads_until_it_is_removed(t):
+    a, b = t.fake(), t.fake()
+    mine = f'  - {{ name: a, url: "{a.url}", models: [m] }}\n'
+    weir = t.weir(config=config([], mine), args=["--workers", "2"])
+    path = t.dir / f"{weir.name}.yaml"
+
+    def reload(text):
+        path.write_text(text)
+        assert ask(weir, "POST", "/admin/reload").status == 200
+
+    for name in ("kept", "resting", "listed", "gone"):
+        body = {"name": name, "url": b.url, "models": [name], "max_concurrent": 3, "api_key": "sk-0123456789"}
+        assert ask(weir, "POST", body=body).status == 201
+    assert ask(weir, "POST", PATH + "/resting/drain").status == 200
+    assert ask(weir, "DELETE", PATH + "/gone").status == 200
+    for weight in (2, 3):
+        more = f'  - {{ name: listed, url: "{a.url}", models: [listed], weight: {weight} }}\n'
+        reload(config([], mine + more))
+        wait_until(lambda n=weight: listed(weir).get("listed", {}).get("weight") == n, "the new configuration")
+        servers = listed(weir)
+        # The file's word goes before the administrator's.
+        assert set(servers) == {"a", "listed", "kept", "resting"} and servers["listed"]["url"] == a.url, servers
+        assert servers["kept"]["max_concurrent"] == 3 and servers["resting"]["state"] == "draining", servers
+    before = a.stats()["requests"]
+    assert [weir.stream(body=chat(model=model)).status for model in ("listed", "kept", "resting")] == [200, 200, 503]
+    assert (a.stats()["requests"] - before, b.stats()["requests"]) == (1, 1)
+    assert b.last().json()["model"] == "kept" and b.last().header("authorization") == "Bearer sk-0123456789"
+    assert any("listed" in line["msg"] and "file" in line["msg"] for line in weir.log_lines() if line["level"] == "warn"), weir.log()
+    assert ask(weir, "DELETE", PATH + "/kept").status == 200
+    reload(config([], mine))
+    wait_until(lambda: set(listed(weir)) == {"a", "resting"}, "the new configuration")
 
 
 def test_servers_come_and_go_under_load(t):
