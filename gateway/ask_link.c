@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 struct ask_link {
@@ -23,7 +24,7 @@ struct ask_link {
 
 static bool refuse(char *error, size_t error_size, const char *what)
 {
-    snprintf(error, error_size, "%s; expected http://HOST[:PORT] or https://HOST[:PORT]", what);
+    snprintf(error, error_size, "%s; expected http://HOST[:PORT], https://HOST[:PORT] or http://unix:/SOCKET", what);
     return false;
 }
 
@@ -74,6 +75,17 @@ static bool parse_authority(struct span text, struct ask_url *url)
     return !bracketed || is_v6;
 }
 
+static bool parse_unix(struct span path, struct ask_url *url, char *error, size_t error_size)
+{
+    if (path.len >= sizeof(url->unix_path))
+        return refuse(error, error_size, "the socket's path is too long");
+    snprintf(url->unix_path, sizeof(url->unix_path), "%.*s", (int)path.len, path.base);
+    strcpy(url->host, "localhost");
+    strcpy(url->authority, "localhost");
+    strcpy(url->base, "/v1");
+    return true;
+}
+
 bool ask_url_parse(struct span text, struct ask_url *url, char *error, size_t error_size)
 {
     memset(url, 0, sizeof(*url));
@@ -86,6 +98,9 @@ bool ask_url_parse(struct span text, struct ask_url *url, char *error, size_t er
         if (text.base[i] == '?' || text.base[i] == '#')
             return refuse(error, error_size, "the URL has a query or a fragment");
     }
+    static const struct span socket_scheme = SPAN("http://unix:");
+    if (span_starts(text, socket_scheme) && text.len > socket_scheme.len && text.base[socket_scheme.len] == '/')
+        return parse_unix(span_skip(text, socket_scheme.len), url, error, error_size);
     url->tls = text.len >= 8 && span_ieq((struct span){text.base, 8}, SPAN("https://"));
     if (!url->tls && !(text.len >= 7 && span_ieq((struct span){text.base, 7}, SPAN("http://"))))
         return refuse(error, error_size, "the URL has no known scheme");
@@ -125,6 +140,36 @@ static int connect_until(int fd, const struct addrinfo *address, uint64_t deadli
         socklen_t size = sizeof(error);
         return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
     }
+}
+
+int ask_connect_unix(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct timeval limit = {.tv_sec = ASK_CONNECT_SECONDS};
+    if (strlen(path) >= sizeof(address.sun_path)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd == -1)
+        return -1;
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)); /* where its queue is full */
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+        return fd;
+    int reason = errno == EAGAIN ? ETIMEDOUT : errno;
+    close(fd);
+    errno = reason;
+    return -1;
+}
+
+static int open_unix(const struct ask_url *url, char *error, size_t error_size)
+{
+    int fd = ask_connect_unix(url->unix_path);
+    if (fd == -1)
+        snprintf(error, error_size, "cannot connect to unix:%s: %s%s", url->unix_path, strerror(errno),
+                 errno == ECONNREFUSED || errno == ENOENT ? "; is the gateway running there?" : "");
+    return fd;
 }
 
 static int open_socket(const struct ask_url *url, uint64_t deadline_us, char *error, size_t error_size)
@@ -224,7 +269,8 @@ static bool start_tls(struct ask_link *link, const struct ask_url *url, const ch
 struct ask_link *ask_link_open(const struct ask_url *url, const char *ca_file, char *error, size_t error_size)
 {
     uint64_t deadline_us = clock_us() + (uint64_t)ASK_CONNECT_SECONDS * 1000000;
-    int fd = open_socket(url, deadline_us, error, error_size);
+    int fd = url->unix_path[0] != '\0' ? open_unix(url, error, error_size)
+                                       : open_socket(url, deadline_us, error, error_size);
     if (fd == -1)
         return NULL;
     struct ask_link *link = calloc(1, sizeof(*link));

@@ -10,6 +10,7 @@
 
 /* A gateway's base URL, taken apart. */
 struct ask_url {
+    char unix_path[108]; /* of a socket; "": TCP */
     bool tls;
     bool host_is_ip;
     char host[256]; /* without brackets */
@@ -18,9 +19,12 @@ struct ask_url {
     char base[1024];     /* path in front of "/chat/completions": "/v1" if the URL names none; no slash at its end */
 };
 
-/* Reads http://HOST[:PORT][/PATH] or https://…; a PATH that does not end in /v1 gets it. On failure returns false and
- * writes what is wrong and what was expected. */
+/* Reads http://HOST[:PORT][/PATH] or https://…; a PATH that does not end in /v1 gets it; or http://unix:/SOCKET. On
+ * failure returns false and writes what is wrong and what was expected. */
 bool ask_url_parse(struct span text, struct ask_url *url, char *error, size_t error_size);
+
+/* Connects to a unix socket, for ASK_CONNECT_SECONDS at most. Returns -1 with errno set if it cannot. */
+int ask_connect_unix(const char *path);
 
 struct ask_link;
 

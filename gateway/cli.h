@@ -20,9 +20,9 @@ int cli_health(int argc, char **argv);
 int cli_env(int argc, char **argv);
 
 /* Where the gateway is asked that the environment and the configuration file of `weir run` describe, as a URL: in the
- * clear if it can be. False, and why in `error`, if they cannot be read, or it listens on a unix socket or a port that
- * the system chose, or says that it listens on another machine: a weir.yaml that somebody left in a directory must not
- * tell where a key is sent. */
+ * clear if it can be. False, and why in `error`, if they cannot be read, or it listens on a port that the system chose,
+ * or on a unix socket with TLS, or says that it listens on another machine: a weir.yaml that somebody left in a
+ * directory must not tell where a key is sent. */
 bool cli_own_url(char *text, size_t size, char *error, size_t error_size);
 
 /* Prints "weir: MESSAGE" to stderr, or a line of the log after cli_fail_into_log. Returns CLI_FAILED. */

@@ -2,6 +2,7 @@
 #include "gateway/cli.h"
 #include "gateway/config.h"
 #include <errno.h>
+#include <limits.h>
 #include <netdb.h>
 #include <openssl/ssl.h>
 #include <signal.h>
@@ -9,7 +10,6 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define ANSWER_MAX 4096
@@ -17,7 +17,7 @@
 /* Where the gateway is asked. */
 struct target {
     bool tls;
-    const char *unix_path; /* NULL: TCP */
+    char unix_path[PATH_MAX]; /* "": TCP */
     char host[256], port[6];
     char display[300]; /* for the line that is printed */
 };
@@ -76,6 +76,11 @@ static bool target_of_url(struct target *target, const char *text, char *error, 
     if (!ask_url_parse(span_of(text), &url, error, error_size))
         return false;
     *target = (struct target){.tls = url.tls};
+    snprintf(target->unix_path, sizeof(target->unix_path), "%s", url.unix_path);
+    if (url.unix_path[0] != '\0') {
+        snprintf(target->display, sizeof(target->display), "unix:%s", url.unix_path);
+        return true;
+    }
     snprintf(target->host, sizeof(target->host), "%s", url.host);
     snprintf(target->port, sizeof(target->port), "%s", url.port);
     snprintf(target->display, sizeof(target->display), "%s://%s", url.tls ? "https" : "http", url.authority);
@@ -88,7 +93,7 @@ static bool target_of_listen(struct target *target, const struct config_listen *
     const char *address = listen->address, *colon = strrchr(address, ':');
     *target = (struct target){.tls = listen->tls_cert != NULL};
     if (strncmp(address, "unix:", 5) == 0) {
-        target->unix_path = address + 5;
+        snprintf(target->unix_path, sizeof(target->unix_path), "%s", address + 5);
         snprintf(target->display, sizeof(target->display), "%.290s", address);
         return true;
     }
@@ -123,31 +128,13 @@ static void on_alarm(int signal_number)
     _exit(CLI_FAILED);
 }
 
-static int connect_unix(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(address.sun_path)) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    strcpy(address.sun_path, path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd != -1 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
-        return fd;
-    int reason = errno;
-    if (fd != -1)
-        close(fd);
-    errno = reason;
-    return -1;
-}
-
 /* Blocks; the alarm ends it. Returns -1 with a message. */
 static int connect_to(const struct target *target, char *error, size_t error_size)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *list = NULL;
     int fd = -1, reason = EADDRNOTAVAIL;
-    if (target->unix_path != NULL) {
-        fd = connect_unix(target->unix_path);
+    if (target->unix_path[0] != '\0') {
+        fd = ask_connect_unix(target->unix_path);
         reason = errno;
     } else {
         int failure = getaddrinfo(target->host, target->port, &hints, &list);
@@ -218,7 +205,7 @@ static int ask_health(const struct target *target, const char *path)
     struct strbuf answer;
     snprintf(request, sizeof(request),
              "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: weir/%s\r\nConnection: close\r\n\r\n", path,
-             target->unix_path != NULL ? "localhost" : strchr(target->display, '/') + 2, WEIR_VERSION);
+             target->unix_path[0] != '\0' ? "localhost" : strchr(target->display, '/') + 2, WEIR_VERSION);
     strbuf_init_fixed(&answer, memory, sizeof(memory));
     int fd = connect_to(target, error, sizeof(error));
     bool done = fd != -1 && exchange(target, fd, request, &answer, error, sizeof(error));
@@ -268,21 +255,34 @@ static bool is_own(const char *host)
     return own;
 }
 
+/* http://unix:/PATH of the socket, whose name may count from the working directory. False with a message if it cannot
+ * be asked. */
+static bool url_of_unix(const struct target *target, char *text, size_t size, char *error, size_t error_size)
+{
+    char here[PATH_MAX] = "";
+    bool whole = target->unix_path[0] == '/' || getcwd(here, sizeof(here)) != NULL;
+    if (!whole || target->tls) {
+        snprintf(error, error_size, "it listens on %s%s", target->display, target->tls ? ", with TLS" : "");
+        return false;
+    }
+    snprintf(text, size, "http://unix:%s%s%s", here, here[0] != '\0' ? "/" : "", target->unix_path);
+    return true;
+}
+
 bool cli_own_url(char *text, size_t size, char *error, size_t error_size)
 {
     struct config_options none = {0};
     struct target target;
     struct config *config = config_load(&none, getenv, error, error_size);
     bool known = config != NULL && target_of_listen(&target, choose_listen(config), error, error_size);
-    if (known && target.unix_path != NULL) {
-        snprintf(error, error_size, "it listens on %s", target.display);
-        known = false;
-    } else if (known && !is_own(target.host)) {
+    if (known && target.unix_path[0] != '\0')
+        known = url_of_unix(&target, text, size, error, error_size);
+    else if (known && !is_own(target.host)) {
         snprintf(error, error_size, "%s is no address of this machine", target.host);
         known = false;
-    }
-    if (known)
+    } else if (known) {
         snprintf(text, size, "%s", target.display);
+    }
     config_release(config);
     return known;
 }

@@ -187,6 +187,22 @@ def test_a_socket_left_behind_by_a_crash_is_replaced(t):
     assert t.weir(t.fake(), listen=[f"unix:{path}"]).stream().status == 200
 
 
+def test_ask_reaches_a_unix_socket(t):
+    path = t.dir / "ask.sock"
+    fake = t.fake()
+    t.weir(fake, listen=[f"unix:{path}"])
+    (t.dir / "weir.yaml").write_text("listen: ['unix:ask.sock']\n")
+    # By the configuration, whose file names count from the working directory, by the environment, and by its URL.
+    for args, env in (((), {}), ((), {"WEIR_LISTEN": f"unix:{path}"}), (("--url", f"http://unix:{path}"), {})):
+        done = t.run("ask", *args, "Hello", env=env)
+        assert done.returncode == 0 and "00000001" in done.stdout, (args, done)
+    assert fake.last().header("host") is not None
+    health = t.run("health", "--url", f"http://unix:{path}")
+    assert health.returncode == 0 and health.stdout == f"unix:{path}/readyz: ok\n", health
+    done = t.run("ask", "--url", f"http://unix:{t.dir}/none.sock", "Hello")
+    assert done.returncode == 1 and "none.sock: No such file or directory; is the gateway running there?" in done.stderr, done
+
+
 def test_ask_finds_the_gateway_by_its_configuration(t):
     weir = t.weir(t.fake())
     path = t.dir / "its.yaml"

@@ -352,11 +352,42 @@ START_TEST(urls_are_taken_apart)
         ck_assert_str_eq(url.base, good[i].base);
         ck_assert_int_eq(url.tls, good[i].tls);
         ck_assert_int_eq(url.host_is_ip, good[i].ip);
+        ck_assert_str_eq(url.unix_path, "");
     }
+    ck_assert(ask_url_parse(SPAN("http://unix:/run/weir.sock"), &url, error, sizeof(error)));
+    ck_assert_str_eq(url.unix_path, "/run/weir.sock");
+    ck_assert_str_eq(url.authority, "localhost");
+    ck_assert_str_eq(url.base, "/v1");
+    ck_assert(ask_url_parse(SPAN("http://unix:80/run"), &url, error, sizeof(error))); /* a host */
+    ck_assert_str_eq(url.unix_path, "");
+    char longest[200] = "http://unix:/";
+    memset(longest + 13, 'x', 106);
+    ck_assert(ask_url_parse(span_of(longest), &url, error, sizeof(error)));
+    ck_assert_uint_eq(strlen(url.unix_path), 107);
+    longest[13 + 106] = 'x';
+    ck_assert(!ask_url_parse(span_of(longest), &url, error, sizeof(error)));
     static const char *const bad[] = {
-        "",           "localhost:8080", "ftp://h",      "http://",    "http://:80",        "http://h:",
-        "http://h:0", "http://h:65536", "http://h:8o8", "http://::1", "http://[::1",       "http://[h]",
-        "http://[]",  "http://[::1]8",  "http://u@h",   "http://h?q", "http://h\r\nX: y/", "http://h/#f",
+        "",
+        "localhost:8080",
+        "ftp://h",
+        "http://",
+        "http://:80",
+        "http://h:",
+        "http://h:0",
+        "http://h:65536",
+        "http://h:8o8",
+        "http://::1",
+        "http://[::1",
+        "http://[h]",
+        "http://[]",
+        "http://[::1]8",
+        "http://u@h",
+        "http://h?q",
+        "http://h\r\nX: y/",
+        "http://h/#f",
+        "https://unix:/run/weir.sock",
+        "http://unix:/a b",
+        "http://unix:",
     };
     for (size_t i = 0; i != sizeof(bad) / sizeof(*bad); ++i)
         ck_assert_msg(!ask_url_parse(span_of(bad[i]), &url, error, sizeof(error)), "'%s' was accepted", bad[i]);
