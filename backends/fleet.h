@@ -243,7 +243,7 @@ void fleet_failed(struct fleet_server *server, enum health_failure failure, stru
  * the average). */
 void fleet_answered(struct fleet_server *server, uint64_t latency_us, uint64_t now_us);
 
-/* An answer that is no failure is complete. */
+/* An answer that is no error is complete. */
 void fleet_finished(struct fleet_server *server);
 
 /* The server asked for a pause of `us` (0: of no certain length). */

@@ -9,7 +9,8 @@
  *
  * One that deserves to be ejected but is the last that serves a model is spared: it is failing, which means that it
  * still gets the requests that nobody else can serve, and of the others one now and then, to see whether it does what
- * it failed to do: begin an answer, or bring one to its end.
+ * it failed to do: begin an answer, or bring one to its end. A client's error (4xx) begins like any answer, since what
+ * refuses a request is there and reads it, but that it ends shows nothing: where answers break off, errors do not.
  *
  * Besides, a server that asks for it (Retry-After, 503) is paused: nothing is wrong with it, it has enough to do. What
  * a client did wrong (4xx) is never told to this module. */

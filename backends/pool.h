@@ -123,7 +123,7 @@ void pool_lease_answered(struct pool_lease *lease, bool streamed, uint64_t now_u
 /* It failed, or broke off; see fleet_failed. */
 void pool_lease_failed(struct pool_lease *lease, enum health_failure failure, const char *problem, uint64_t now_us);
 
-/* The whole answer has come; only for one that is no failure. */
+/* The whole answer has come; only for one that is no error, of the server's or the client's: these are short. */
 void pool_lease_finished(struct pool_lease *lease);
 
 /* See fleet_pause. */

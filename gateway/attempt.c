@@ -36,6 +36,7 @@ struct attempt {
     bool own_deadline;       /* the client's deadline comes before the backend's */
     bool clients_credential; /* it was asked with what the client brought */
     bool judged;             /* the server's health knows */
+    bool error;              /* the answer is one: that it comes whole shows nothing */
     bool ready, refused, delivered;
 };
 
@@ -242,6 +243,7 @@ static void on_head(void *ctx, const struct exchange_head *head, struct stream *
     if (attempt->call == NULL)
         return; /* dropped: nobody subscribes, and the exchange ends itself */
     /* 501 and 505 are about the request. */
+    attempt->error = head->status >= 400;
     attempt->refused = head->status == 429 || (head->status >= 500 && head->status != 501 && head->status != 505);
     if (attempt->refused)
         judge_status(attempt, head);
@@ -316,7 +318,7 @@ static void on_over(void *ctx, enum stream_failure why, const struct stream *str
     if (begins)
         note_begun(attempt);
     if (why == STREAM_NOT_FAILED) {
-        if (!attempt->refused)
+        if (!attempt->error)
             pool_lease_finished(&attempt->lease);
     } else if (counts(attempt, why)) {
         char problem[120];

@@ -372,6 +372,10 @@ def test_the_only_server_is_failing_as_long_as_its_answers_break_off(t):
     dying.behave("status=500")
     assert weir.stream().status == 500
     assert state(weir, "a") == "failing", "an error is no answer, though it be complete"
+    for status in (400, 404, 422):
+        dying.behave(f"status={status}")
+        assert weir.stream().status == status
+        assert state(weir, "a") == "failing", "nor is a client's"
     dying.behave("events=60")
     assert b"[DONE]" in weir.stream().body
     wait_until(lambda: states() == ["failing", "healthy"], "the log")
