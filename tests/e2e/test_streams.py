@@ -1,6 +1,8 @@
 """Streams: what the backend sent is what the client gets, when it was sent; and what is told when a stream breaks."""
+import contextlib
 import json
 import time
+from pathlib import Path
 
 from harness import Options, Truncated, chat, events_of, limit, smoke, wait_until
 
@@ -353,3 +355,35 @@ def test_many_streams_at_once_do_not_mix(t):
         assert f"{n} succeeded, 0 failed, 0 errored" in done.stdout, done.stdout + done.stderr
     wait_until(lambda: fake.stats()["streams_finished"] == 2 * n, "all streams to finish")
     assert fake.stats()["aborts"] == 0
+
+
+def delayed(fake):
+    """How many of the gateway's connections to the server put off acknowledging: the kernel's "pingpong" bit."""
+    count = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[2].rpartition(":")[2], 16) == fake.port and fields[3] == "01":
+            count += int(fields[14]) & 1
+    return count
+
+
+def test_acknowledgements_of_many_streams_are_put_off(t):
+    """A packet of its own for each event costs more than all that the gateway does with it."""
+    fake, weir = t.pair(args=["--workers", "1"])
+    with contextlib.ExitStack() as wires:
+        def begin(count):
+            for _ in range(count):
+                wire = wires.enter_context(weir.connect())
+                wire.request("POST", "/v1/chat/completions", {"x-fake": "events=6000,pace_ms=10"}, chat())
+                wire.head()
+        begin(62)
+        for _ in range(20):
+            assert delayed(fake) == 0
+            time.sleep(0.01)
+        begin(1)
+
+        # It lasts until the first pause, so on a busy machine one more may be needed.
+        def more():
+            begin(1)
+            return delayed(fake) > 0
+        wait_until(more, "a connection that puts off acknowledgements")
