@@ -121,10 +121,7 @@ static void put_text_choice(struct span text, const char *finish, struct strbuf 
     strbuf_puts(out, "{\"index\":0,\"text\":");
     strbuf_json(out, text);
     strbuf_puts(out, ",\"logprobs\":null,\"finish_reason\":");
-    if (finish != NULL)
-        strbuf_json(out, span_of(finish));
-    else
-        strbuf_puts(out, "null");
+    strbuf_json_or_null(out, finish);
     strbuf_putc(out, '}');
 }
 

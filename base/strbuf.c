@@ -327,6 +327,14 @@ void strbuf_json(struct strbuf *buf, struct span text)
     strbuf_putc(buf, '"');
 }
 
+void strbuf_json_or_null(struct strbuf *buf, const char *string)
+{
+    if (string != NULL)
+        strbuf_json(buf, span_of(string));
+    else
+        strbuf_add(buf, SPAN("null"));
+}
+
 const char *strbuf_cstr(struct strbuf *buf)
 {
     if (buf->_cap == 0) {

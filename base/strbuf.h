@@ -89,6 +89,9 @@ size_t strbuf_utf8_len(struct span text);
  * whatever the input was. */
 void strbuf_json(struct strbuf *buf, struct span text);
 
+/* The same of a string, or `null` where there is none. */
+void strbuf_json_or_null(struct strbuf *buf, const char *string);
+
 /* The content as a NUL-terminated string, owned by the buffer, valid until the next change. */
 const char *strbuf_cstr(struct strbuf *buf);
 

@@ -87,10 +87,7 @@ static void put_models(struct strbuf *out, struct fleet_server *server, size_t *
     if (names == NULL && count == 0)
         put_model(out, "*", true);
     strbuf_printf(out, "], \"models_left_out\": %zu, \"models_problem\": ", count - shown);
-    if (problem[0] != '\0')
-        strbuf_json(out, span_of(problem));
-    else
-        strbuf_puts(out, "null");
+    strbuf_json_or_null(out, problem[0] != '\0' ? problem : NULL);
     if (names != NULL)
         model_names_release(names);
 }

@@ -76,10 +76,7 @@ static void on_allowed(struct call *call)
 static void put_member(struct strbuf *out, const char *key, const char *value)
 {
     strbuf_puts(out, key);
-    if (value != NULL)
-        strbuf_json(out, span_of(value));
-    else
-        strbuf_puts(out, "null");
+    strbuf_json_or_null(out, value);
 }
 
 static void on_refused(struct call *call, const struct dialect_error *error, unsigned retry_after, int retry)

@@ -391,10 +391,7 @@ static const char *messages_error_type(int status)
 static void put_member(struct strbuf *out, const char *key, const char *value)
 {
     strbuf_puts(out, key);
-    if (value != NULL)
-        strbuf_json(out, span_of(value));
-    else
-        strbuf_puts(out, "null");
+    strbuf_json_or_null(out, value);
 }
 
 static const char *message_of(const struct dialect_error *error)

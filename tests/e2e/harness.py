@@ -257,6 +257,14 @@ class Weir(Process):
     def connect_http2(self, **options):
         return Wire(self.address, self.cert.client(("h2",)) if self.tls_context else None, **options)
 
+    def refuses(self):
+        """Whether nobody listens (any more)."""
+        try:
+            Wire(self.address).close()
+            return False
+        except OSError:
+            return True
+
     def ask(self, method, path, headers=None, body=None):
         with self.connect() as wire:
             wire.request(method, path, headers, body)

@@ -4,19 +4,11 @@ import json
 import signal
 import time
 
-from harness import Options, Wire, chat, smoke, wait_until
+from harness import Options, chat, smoke, wait_until
 from http2 import DATA, END_STREAM, Http2, frame, head, head_frames
 
 CHAT = "/v1/chat/completions"
 GRACE = 1.0  # seconds for which a new connection is surely kept
-
-
-def refuses(weir):
-    try:
-        Wire(weir.address).close()
-        return False
-    except OSError:
-        return True
 
 
 @smoke
@@ -52,7 +44,7 @@ def test_a_connection_made_just_before_the_drain_gets_its_answer(t):
         wait_until(lambda: weir.metric("^weir_connections") == 3, "both connections to be accepted")
         start = time.monotonic()
         weir.signal()
-        wait_until(lambda: refuses(weir), "the drain to begin")
+        wait_until(weir.refuses, "the drain to begin")
         time.sleep(0.2)
         try:
             asks.request("POST", CHAT, {"x-fake": "delay_ms=300"}, chat())
@@ -92,7 +84,7 @@ def test_an_upload_over_http2_survives_the_drain(t):
         wait_until(lambda: weir.metric("^weir_connections") == 2, "the connection to be accepted")
         time.sleep(0.2)
         weir.signal()
-        wait_until(lambda: refuses(weir), "the drain to begin")
+        wait_until(weir.refuses, "the drain to begin")
         time.sleep(0.2)
         client.send(frame(DATA, END_STREAM, 1, body[9:]))
         status, answer = client.answer(1)
@@ -109,7 +101,7 @@ def test_an_ending_gateway_leaves_the_socket_of_its_successor(t):
     wire.request("POST", CHAT, {"x-fake": "events=9,stall_after=2"}, chat())
     wire.head()
     old.signal()
-    wait_until(lambda: refuses(old), "the drain to begin")
+    wait_until(old.refuses, "the drain to begin")
     new = t.weir(fake, listen=[f"unix:{path}"])
     assert new.stream().status == 200 and old.alive()
     wire.close()

@@ -4,17 +4,9 @@ import signal
 import subprocess
 import time
 
-from harness import Wire, chat, smoke, wait_until
+from harness import chat, smoke, wait_until
 
 CHAT = "/v1/chat/completions"
-
-
-def refuses(weir):
-    try:
-        Wire(weir.address).close()
-        return False
-    except OSError:
-        return True
 
 
 @smoke
@@ -24,7 +16,7 @@ def test_sigterm_lets_streams_finish_and_exits_0(t):
         wire.request("POST", CHAT, {"x-fake": "events=40,pace_ms=25"}, chat())
         head = wire.head()
         weir.signal(signal.SIGTERM)
-        wait_until(lambda: refuses(weir), "the listener to close")
+        wait_until(weir.refuses, "the listener to close")
         body = b"".join(wire.pieces(head))
         assert body.endswith(b"[DONE]\n\n") and body.count(b"xxxxxxxx") == 40
         assert wire.at_end()
@@ -77,7 +69,7 @@ def test_readyz_fails_while_draining(t):
     asks.send(b"GET /readyz HTTP/1.1\r\nhost: x\r\n")
     time.sleep(0.2)
     weir.signal(signal.SIGTERM)
-    wait_until(lambda: "drain" in weir.log().lower() or refuses(weir), "the drain to begin")
+    wait_until(lambda: "drain" in weir.log().lower() or weir.refuses(), "the drain to begin")
     try:
         asks.send(b"\r\n")
         assert asks.response().status == 503

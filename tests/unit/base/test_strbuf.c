@@ -214,6 +214,18 @@ START_TEST(json_escapes)
 }
 END_TEST
 
+START_TEST(json_of_nothing)
+{
+    struct strbuf out;
+    strbuf_init(&out, 100);
+    strbuf_json_or_null(&out, NULL);
+    strbuf_json_or_null(&out, "");
+    strbuf_json_or_null(&out, "null");
+    ck_assert_str_eq(strbuf_cstr(&out), "null\"\"\"null\"");
+    strbuf_dispose(&out);
+}
+END_TEST
+
 START_TEST(json_single_bytes)
 {
     for (int c = 0; c < 256; c++) {
@@ -269,6 +281,7 @@ int main(void)
     tcase_add_test(tc, fixed_memory_is_never_left);
     tcase_add_test(tc, lent_memory_is_used_until_it_is_too_small);
     tcase_add_test(tc, claims_what_there_is_room_for);
+    tcase_add_test(tc, json_of_nothing);
     tcase_add_loop_test(tc, json_escapes, 0, (int)(sizeof(json_cases) / sizeof(json_cases[0])));
     tcase_add_test(tc, json_single_bytes);
     tcase_add_test(tc, utf8_accepts_exactly_the_code_points);
