@@ -95,6 +95,29 @@ def test_an_administrator_removes_all_addresses_of_a_name(t):
     wait_until(lambda: set(listed(weir)) == {f"n [127.0.0.{i}]" for i in (1, 2, 3)}, "those of the new one alone")
 
 
+def test_addresses_are_known_again_after_a_reload(t):
+    names = Names(t)
+    (a, _), port = fakes_at(t, "127.0.0.1", "127.0.0.2")
+    names.say("127.0.0.1", "127.0.0.2")
+    weir = t.weir(config=config(port), env=names.env, args=["--workers", "2"])
+    added = json.dumps({"name": "n", "url": f"http://models.test:{port}", "weight": 5})
+    assert weir.ask("POST", "/admin/backends", AUTH, added).status == 201
+    every = {f"{name} [127.0.0.{i}]" for name in "mn" for i in (1, 2)}
+    wait_until(lambda: set(listed(weir)) == every, "all")
+    for name in ("m%20[127.0.0.1]", "n%20[127.0.0.1]"):
+        assert weir.ask("POST", f"/admin/backends/{name}/drain", AUTH).status == 200
+    for weight in (3, 4):
+        (t.dir / f"{weir.name}.yaml").write_text(config(port).replace("weight: 2", f"weight: {weight}"))
+        assert weir.ask("POST", "/admin/reload", AUTH).status == 200
+        wait_until(lambda n=weight: set(listed(weir)) == every and listed(weir)["m [127.0.0.1]"]["weight"] == n, "all, anew")
+        drained = {name for name, backend in listed(weir).items() if backend["state"] == "draining"}
+        assert drained == {"m [127.0.0.1]", "n [127.0.0.1]"}, listed(weir)
+    before = a.stats()["requests"]
+    assert [weir.stream().status for _ in range(6)] == [200] * 6 and a.stats()["requests"] == before
+    assert weir.ask("POST", "/admin/backends/m/undrain", AUTH).status == 200
+    wait_until(lambda: weir.stream().status == 200 and a.stats()["requests"] > before, "the one that is back")
+
+
 def test_without_lookups_a_name_stays_one_server(t):
     names = Names(t)
     _, port = fakes_at(t, "127.0.0.1", "127.0.0.2")
