@@ -1,8 +1,8 @@
-#include "gateway/http_call.h"
 #include "base/clock.h"
 #include "base/recycle.h"
 #include "gateway/answer_cache.h"
 #include "gateway/chat.h"
+#include "gateway/http_whole.h"
 #include "gateway/limit.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
@@ -168,6 +168,7 @@ static void on_dispose(void *ptr)
     identity_release(call->identity);
     site_release(call->site);
     pool_release(call->pool);
+    http_whole_forget(http);
     h2o_mem_free_recycle(&recycled, http);
 }
 

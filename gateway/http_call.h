@@ -3,6 +3,7 @@
 #ifndef WEIR_GATEWAY_HTTP_CALL_H
 #define WEIR_GATEWAY_HTTP_CALL_H
 
+#include "base/strbuf.h"
 #include "gateway/completion.h"
 #include "gateway/connection.h"
 
@@ -39,6 +40,9 @@ struct http_call {
     size_t in_flight;       /* stream bytes in what is being sent */
     char chunk_head[8];     /* of a chunk that http_direct_send has begun: its length, a line of its own */
     unsigned char chunk_head_len;
+    struct strbuf whole; /* http_whole.h's text, in whole_memory; its first lines are no headers of the table */
+    char *whole_memory;  /* NULL: there is no text */
+    size_t whole_first;
     uint64_t sent_us; /* when something was last given to libh2o, or taken by the client */
     uint64_t events_seen, last_event_us;
     struct span cors_origin; /* what to allow; empty: nothing */

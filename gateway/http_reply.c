@@ -1,7 +1,7 @@
 /* Answers that weir makes itself, and the parts that all answers share. */
 #include "base/clock.h"
 #include "gateway/answer_cache.h"
-#include "gateway/http_call.h"
+#include "gateway/http_whole.h"
 #include "gateway/limit.h"
 #include "gateway/security.h"
 #include "gateway/telemetry.h"
@@ -55,6 +55,10 @@ const char *http_reason(int status)
 
 void http_reply_header(struct http_call *http, struct span name, struct span value)
 {
+    if (http_whole_begun(http)) {
+        http_whole_header(http, name, value);
+        return;
+    }
     h2o_add_header_by_str(&http->req->pool, &http->req->res.headers, name.base, name.len, 1, NULL, value.base,
                           value.len);
 }
@@ -62,6 +66,10 @@ void http_reply_header(struct http_call *http, struct span name, struct span val
 /* As http_reply_header, for a name that libh2o has no token for. */
 static void add_named(struct http_call *http, struct span name, struct span value)
 {
+    if (http_whole_begun(http)) {
+        http_whole_header(http, name, value);
+        return;
+    }
     h2o_add_header_by_str(&http->req->pool, &http->req->res.headers, name.base, name.len, 0, NULL, value.base,
                           value.len);
 }
@@ -75,7 +83,7 @@ static struct span pool_copy(struct http_call *http, struct span text)
 /* For headers whose values are made on the way: copies the value. */
 static void add_copied(void *ctx, struct span name, struct span value)
 {
-    http_reply_header(ctx, name, pool_copy(ctx, value));
+    http_reply_header(ctx, name, http_whole_begun(ctx) ? value : pool_copy(ctx, value));
 }
 
 static void add_limit(void *ctx, struct span name, struct span value)
@@ -97,7 +105,10 @@ static void add_attempts(struct http_call *http)
 
 void http_reply_common_headers(struct http_call *http)
 {
-    h2o_add_header(&http->req->pool, &http->req->res.headers, H2O_TOKEN_SERVER, NULL, H2O_STRLIT("weir"));
+    if (http_whole_begun(http))
+        http_whole_header(http, SPAN("server"), SPAN("weir"));
+    else
+        h2o_add_header(&http->req->pool, &http->req->res.headers, H2O_TOKEN_SERVER, NULL, H2O_STRLIT("weir"));
     add_named(http, SPAN("x-request-id"), span_of(http->call.request_id));
     if (http->call.record.attempts != 0)
         add_attempts(http);
@@ -117,6 +128,7 @@ void http_reply_common_headers(struct http_call *http)
 void http_reply_start(struct http_call *http)
 {
     http->phase = HTTP_STREAMING;
+    http_whole_give_up(http);
     h2o_start_response(http->req, &http->generator);
 }
 
@@ -149,6 +161,7 @@ static void send_whole(struct http_call *http, int status, struct span content_t
 /* Forgets a backend's head that was prepared and not sent. */
 static void forget_head(struct http_call *http)
 {
+    http_whole_forget(http);
     memset(&http->req->res.headers, 0, sizeof(http->req->res.headers));
     http->head_ready = false;
 }

@@ -1,6 +1,7 @@
 /* A backend's stream as an HTTP answer: the stream's subscriber on one side, libh2o's generator on the other. */
 #include "base/clock.h"
 #include "gateway/http_direct.h"
+#include "gateway/http_whole.h"
 #include "gateway/limit.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
@@ -51,28 +52,35 @@ static void add_stream_headers(struct http_call *http)
 static void prepare_head(struct http_call *http, const struct exchange_head *head)
 {
     h2o_req_t *req = http->req;
-    size_t size = 0;
-    for (size_t i = 0; i < head->header_count; i++)
-        size += head->headers[i].name.len + head->headers[i].value.len;
-    char *copy = h2o_mem_alloc_pool(&req->pool, size);
-    h2o_vector_reserve(&req->pool, &req->res.headers, head->header_count + OWN_HEADERS);
+    char *copy = NULL;
+    req->res.status = head->status;
+    req->res.reason = http_reason(head->status);
+    /* Pings and error events may be put into a stream, so no length can be promised. */
+    if (head->content_length != UINT64_MAX && !http->streamed) {
+        req->res.content_length = (size_t)head->content_length;
+        http_whole_begin(http, head->content_length);
+    }
+    if (!http_whole_begun(http)) {
+        size_t size = 0;
+        for (size_t i = 0; i < head->header_count; i++)
+            size += head->headers[i].name.len + head->headers[i].value.len;
+        copy = h2o_mem_alloc_pool(&req->pool, size);
+        h2o_vector_reserve(&req->pool, &req->res.headers, head->header_count + OWN_HEADERS);
+    }
     for (size_t i = 0; i < head->header_count; i++) {
         struct span name = head->headers[i].name, value = head->headers[i].value;
         if (ends_here(http, name))
             continue;
         if (span_eq(name, SPAN("x-request-id")))
             name = SPAN("x-upstream-request-id");
-        else
+        else if (copy != NULL)
             name = (struct span){memcpy(copy, name.base, name.len), name.len}, copy += name.len;
-        value = (struct span){memcpy(copy, value.base, value.len), value.len};
-        copy += value.len;
+        if (copy != NULL) {
+            value = (struct span){memcpy(copy, value.base, value.len), value.len};
+            copy += value.len;
+        }
         http_reply_header(http, name, value);
     }
-    req->res.status = head->status;
-    req->res.reason = http_reason(head->status);
-    /* Pings and error events may be put into a stream, so no length can be promised. */
-    if (head->content_length != UINT64_MAX && !http->streamed)
-        req->res.content_length = (size_t)head->content_length;
     if (http->streamed)
         add_stream_headers(http);
     http_reply_common_headers(http);
@@ -301,8 +309,42 @@ static void send_final(struct http_call *http, h2o_iovec_t *out, size_t count, h
     http_stream_watch_end(http);
     if (http->call.record.end == NULL)
         http->call.record.end = "finished";
+    h2o_req_t *req = http->req;
+    bool learn = http_whole_unlearned() && req->version == 0x101 && state == H2O_SEND_STATE_FINAL && count != 0;
+    h2o_socket_t *sock = learn ? req->conn->callbacks->get_socket(req->conn) : NULL;
     /* Nothing of `http` may be touched after this: the request may be gone. */
-    h2o_send(http->req, out, count, state);
+    h2o_send(req, out, count, state);
+    if (learn && sock->ssl == NULL)
+        http_whole_learn(sock);
+}
+
+/* The answer is there before anything of it was sent: it goes out in one piece, if it is such a one. */
+static bool send_whole(struct http_call *http)
+{
+    struct stream *stream = http->subscriber._stream;
+    struct slice slices[SLICES_MAX];
+    size_t length = stream_unread(&http->subscriber);
+    if (stream_state(stream) != STREAM_ENDED || !http_whole_ready(http, length))
+        return false;
+    size_t count = stream_peek(&http->subscriber, slices, SLICES_MAX), peeked = 0;
+    for (size_t i = 0; i < count; i++)
+        peeked += slices[i].bytes.len;
+    if (peeked != length)
+        return false;
+    struct call_record *record = &http->call.record;
+    const struct stream_facts *facts = stream_facts(stream);
+    http->phase = HTTP_ENDED;
+    http->in_flight = length;
+    http->sent_us = clock_us();
+    if (record->first_us == 0)
+        record->first_us = facts->first_event_us != 0 ? facts->first_event_us : http->sent_us;
+    note_facts(http);
+    limit_settle(&http->call);
+    if (record->end == NULL)
+        record->end = "finished";
+    if (!http_whole_send(http, slices, count, length))
+        http_stream_watch_end(http);
+    return true;
 }
 
 void http_stream_fail(struct http_call *http, const struct dialect_error *error)
@@ -395,6 +437,8 @@ static void on_data(struct stream_subscriber *subscriber)
             return;
         }
         deadline_disarm(&http->call.worker->deadlines, &http->deadline);
+        if (send_whole(http))
+            return;
         start(http);
     }
     if (http->sending || http->phase == HTTP_ENDED)
