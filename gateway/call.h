@@ -21,6 +21,7 @@ struct worker;
 
 #define CALL_REQUEST_ID_MAX 128
 #define CALL_MODEL_MAX 256
+#define CALL_KEY_MAX 71
 
 /* How an answer goes back. Exactly one of the three is called, once. */
 struct call_transport {
@@ -31,6 +32,15 @@ struct call_transport {
     void (*answer)(struct call *call, int status, struct span content_type, struct span body);
     /* A backend's answer; the transport must subscribe to the stream before it returns. */
     void (*stream)(struct call *call, const struct exchange_head *head, struct stream *stream);
+};
+
+/* The API key that a client's connection brought last, if it was good: the next request is likely to bring it again,
+ * and needs no SHA-256 then. A longer one is not remembered. Wiped with its connection. */
+struct call_known_key {
+    uint64_t site;             /* the site's number; 0: there is none */
+    struct identity *identity; /* in that site; not counted */
+    unsigned char len;
+    char bytes[CALL_KEY_MAX];
 };
 
 /* What becomes known of a call on its way; for the log and the metrics. */
@@ -78,7 +88,8 @@ struct call {
     struct pool *pool;              /* counted: the worker's, when the call came */
     const struct site_route *route; /* in site */
     unsigned next_depend;
-    struct identity *identity; /* counted; NULL: nobody in particular */
+    struct identity *identity;        /* counted; NULL: nobody in particular */
+    struct call_known_key *known_key; /* its connection's; NULL: nothing is remembered */
     struct completion *completion;
     struct call_limits *limits; /* what it has taken of limits; NULL: nothing */
     struct call_cache cache;

@@ -10,6 +10,7 @@
 #include <h2o/http1.h>
 #include <h2o/http2.h>
 #include <linux/tcp.h>
+#include <openssl/crypto.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -48,6 +49,7 @@ struct connection {
     bool served;     /* a request has come on it */
     bool registered; /* in the epoll set */
     bool admin;      /* accepted at admin's own address */
+    struct call_known_key known_key;
 };
 
 /* In the order in which they fire. */
@@ -282,12 +284,18 @@ static void on_close(void *ctx)
     clients_leave(worker->server->clients, &connection->peer);
     atomic_fetch_sub_explicit(&worker->server->connections, 1, memory_order_relaxed);
     http2_guard_destroy(connection->guard);
+    OPENSSL_cleanse(&connection->known_key, sizeof(connection->known_key));
     free(connection);
 }
 
 struct connection *connection_of(h2o_req_t *req)
 {
     return req->conn->callbacks->get_socket(req->conn)->on_close.data;
+}
+
+struct call_known_key *connection_known_key(struct connection *connection)
+{
+    return &connection->known_key;
 }
 
 bool connection_is_admin(const struct connection *connection)

@@ -7,6 +7,7 @@
 #include "base/deadline.h"
 #include <h2o.h>
 
+struct call_known_key;
 struct http2_guard;
 struct worker;
 struct connection;
@@ -21,6 +22,9 @@ void connection_accept(struct worker *worker, h2o_socket_t *sock, h2o_accept_ctx
 
 /* The connection of a request. */
 struct connection *connection_of(h2o_req_t *req);
+
+/* What is remembered of the API key that its client brings. */
+struct call_known_key *connection_known_key(struct connection *connection);
 
 /* Whether it was accepted at admin's own address. */
 bool connection_is_admin(const struct connection *connection);

@@ -115,6 +115,7 @@ static int on_req(h2o_handler_t *handler, h2o_req_t *req)
     metric_add(worker->telemetry.requests_in_flight, 1);
     h2o_linklist_insert(&worker->calls, &http->link);
     http->connection = connection_of(req);
+    call->known_key = connection_known_key(http->connection);
     connection_request_begins(http->connection, req->version >= 0x200);
     if (!http_request_read(http))
         return 0;

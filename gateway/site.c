@@ -45,8 +45,10 @@ static void add_configured(struct site *site, const struct config_route *configu
 
 struct site *site_create(struct config *config)
 {
+    static _Atomic uint64_t sites;
     struct site *site = h2o_mem_alloc(sizeof(*site));
-    *site = (struct site){._refs = 1, .config = config};
+    *site = (struct site){
+        ._refs = 1, .number = atomic_fetch_add_explicit(&sites, 1, memory_order_relaxed) + 1, .config = config};
     site->routes = h2o_mem_alloc((route_count + config->route_count) * sizeof(site->routes[0]));
     for (size_t i = 0; i < route_count; i++) {
         if (routes[i].depends[0] == DEPEND_ADMIN_KEY && config->admin.key_count == 0)

@@ -21,6 +21,7 @@ struct site_route {
 
 struct site {
     atomic_uint _refs;
+    uint64_t number; /* from 1 on; no two sites of a process have the same */
     struct config *config;
     struct site_route *routes;
     size_t route_count;
