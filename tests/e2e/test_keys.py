@@ -44,6 +44,21 @@ def test_no_key_or_a_wrong_one_is_401(t):
     assert answer.status == 401 and answer.json()["error"]["type"] == "authentication_error", answer
 
 
+def test_one_connection_may_bring_one_key_after_the_other(t):
+    _, weir = t.pair(config=f"""
+keys:
+  - {{ name: alice, hash: "{hashed('alice-key-0123456789')}" }}
+  - {{ name: bobby, hash: "{hashed('bobby-key-0123456789')}", routes: [/v1/models] }}
+""")
+    with weir.connect() as wire:
+        for turn, (key, status, name) in enumerate((("alice-key-0123456789", 200, "alice"),) * 2 + (
+                ("alice-key-012345678x", 401, None), ("alice-key-012345678", 401, None), ("", 401, None),
+                ("bobby-key-0123456789", 403, "bobby"), ("alice-key-0123456789", 200, "alice"))):
+            wire.request("POST", CHAT, {"x-api-key": key, "x-request-id": f"turn-{turn}"}, chat(False))
+            answer = wire.response()
+            assert answer.status == status and weir.request_line(f"turn-{turn}").get("key") == name, (turn, answer)
+
+
 def test_a_refused_request_is_not_even_validated(t):
     _, weir = t.pair(keys=[KEY])
     assert weir.ask("POST", CHAT, {"content-type": "application/json"}, "not json").status == 401

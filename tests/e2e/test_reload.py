@@ -45,6 +45,19 @@ def test_new_requests_follow_the_new_file_and_running_ones_the_old(t):
     assert second.stats()["requests"] == 1  # the second was a hit
 
 
+def test_a_key_that_a_connection_has_used_ends_with_its_configuration(t):
+    fake = t.fake()
+    weir = t.weir(config=f"backends: [{{name: a, url: '{fake.url}'}}]\nkeys: [{{name: old, key: sk-old-0123456789}}]\n")
+    with weir.connect() as wire:
+        for turn in range(2):
+            wire.request("POST", CHAT, bearer("sk-old-0123456789"), chat(stream=False))
+            assert wire.response().status == 200
+        reload(weir, f"backends: [{{name: a, url: '{fake.url}'}}]\nkeys: [{{name: new, key: sk-new-0123456789}}]\n")
+        for key, status in (("sk-old-0123456789", 401), ("sk-new-0123456789", 200), ("sk-old-0123456789", 401)):
+            wire.request("POST", CHAT, bearer(key), chat(stream=False))
+            assert wire.response().status == status, key
+
+
 def test_a_file_that_is_wrong_changes_nothing_and_the_log_says_where(t):
     fake = t.fake()
     good = f"backends: [{{name: a, url: '{fake.url}'}}]\n"
