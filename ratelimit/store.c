@@ -38,12 +38,13 @@ struct store *store_create(size_t max_bytes)
     size_t own = sizeof(*store) + (count + 1) * sizeof(struct shard);
     if (posix_memalign((void **)&store, 64, own) != 0)
         abort();
-    store_pages_init(&store->pages, max_bytes);
+    size_t each = (max_bytes - own) / (count + 1);
+    store_pages_init(&store->pages, max_bytes, (count + 1) * table_index_bytes(each));
     store->shard_count = count;
     for (unsigned i = 0; i <= count; i++) {
         struct shard *shard = &store->shards[i];
         pthread_mutex_init(&shard->lock, &attr);
-        table_init(&shard->table, &store->pages, (max_bytes - own) / (count + 1));
+        table_init(&shard->table, &store->pages, each);
         shard->overflows = 0;
     }
     pthread_mutexattr_destroy(&attr);
@@ -147,7 +148,7 @@ static void find_all(struct hit *hit)
         if (hit->entries[i] != NULL) {
             /* Fetched while the next entries are found. */
             if (ask->strategy == LIMIT_MOVING_WINDOW)
-                strategy_prefetch_log(&hit->entries[i]->state);
+                strategy_log_prefetch(&hit->entries[i]->state.log);
             continue;
         }
         if (!hit->locked_shared)
@@ -214,7 +215,7 @@ static void commit_all(struct hit *hit, struct store_answer *answers)
         const struct store_ask *ask = &hit->asks[i];
         struct table_entry *entry = hit->entries[i];
         if (ask->strategy == LIMIT_MOVING_WINDOW)
-            table_grow_log(&hit->shards[i]->table, entry, ask->limit, hit->now_us);
+            table_grow_log(&hit->shards[i]->table, entry, ask->limit, ask->cost, hit->now_us);
         answers[i].ticket._at = strategy_commit(ask->strategy, &entry->state, ask->limit, hit->now_us, ask->cost);
         answers[i].ticket._shared = answers[i].shared;
     }
@@ -259,8 +260,14 @@ void store_adjust(struct store *store, const struct store_ask *ask, const struct
     struct shard *shard = lock_shard(store, ticket->_shared ? store->shard_count : shard_of(store, key));
     struct table_entry *entry = table_find(&shard->table, key, kind_of(ask));
 
-    if (entry != NULL)
+    if (entry != NULL) {
+        if (ask->strategy == LIMIT_MOVING_WINDOW && delta > 0) {
+            entry->pinned = 1;
+            table_grow_log(&shard->table, entry, ask->limit, (uint64_t)delta, now_us);
+            entry->pinned = 0;
+        }
         strategy_adjust(ask->strategy, &entry->state, ask->limit, now_us, ticket->_at, delta);
+    }
     unlock_shard(shard);
 }
 

@@ -2,8 +2,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define MALLOC_OVERHEAD 16
-#define FIRST_AT 64 /* where a page's logs begin */
+#define ALLOC_OVERHEAD 80 /* what the allocator adds, and loses to alignment, at most */
+#define FIRST_AT 64       /* where a page's logs begin */
 
 struct store_logs_page {
     struct store_logs_page *next, *prev; /* with room, and of this size */
@@ -19,14 +19,14 @@ void store_logs_init(struct store_logs *logs, struct store_memory *memory)
     *logs = (struct store_logs){._memory = memory};
 }
 
-static bool is_small(uint32_t cap)
+static bool is_small(size_t bytes)
 {
-    return cap < STRATEGY_LOG_MIN << STORE_LOGS_SIZES;
+    return bytes < (size_t)STRATEGY_LOG_BYTES_MIN << STORE_LOGS_SIZES;
 }
 
-static unsigned size_index(uint32_t cap)
+static unsigned size_index(size_t bytes)
 {
-    return (unsigned)__builtin_ctz(cap / STRATEGY_LOG_MIN);
+    return (unsigned)__builtin_ctzll(bytes / STRATEGY_LOG_BYTES_MIN);
 }
 
 static bool has_room(const struct store_logs_page *page, size_t size)
@@ -68,37 +68,40 @@ static struct store_logs_page *add_page(struct store_logs *logs, unsigned index)
     return page;
 }
 
-static struct strategy_log *create_small(struct store_logs *logs, uint32_t cap)
+static void *create_small(struct store_logs *logs, size_t *bytes)
 {
-    unsigned index = size_index(cap);
-    size_t size = strategy_log_size(cap);
+    unsigned index = size_index(*bytes);
     struct store_logs_page *page = logs->_partly[index];
     uint32_t at;
 
-    if (page == NULL && (page = add_page(logs, index)) == NULL)
-        return NULL;
+    if (page == NULL)
+        page = add_page(logs, index);
+    for (; page == NULL; page = logs->_partly[index]) /* rather than that a few large ones keep all others out */
+        if (++index == STORE_LOGS_SIZES)
+            return NULL;
+    *bytes = (size_t)STRATEGY_LOG_BYTES_MIN << index;
     if (page->free != 0) {
         at = page->free;
         page->free = *(const uint32_t *)((char *)page + at);
     } else {
         at = page->made_to;
-        page->made_to += (uint32_t)size;
+        page->made_to += (uint32_t)*bytes;
     }
     page->used++;
-    if (!has_room(page, size))
+    if (!has_room(page, *bytes))
         unlink_page(&logs->_partly[index], page);
-    return (struct strategy_log *)((char *)page + at);
+    return (char *)page + at;
 }
 
-static void destroy_small(struct store_logs *logs, struct strategy_log *log)
+static void destroy_small(struct store_logs *logs, void *slots, size_t bytes)
 {
-    unsigned index = size_index(log->cap);
-    uint32_t at = (uint32_t)((uintptr_t)log & (STORE_PAGE_BYTES - 1));
-    struct store_logs_page *page = (struct store_logs_page *)((char *)log - at);
+    unsigned index = size_index(bytes);
+    uint32_t at = (uint32_t)((uintptr_t)slots & (STORE_PAGE_BYTES - 1));
+    struct store_logs_page *page = (struct store_logs_page *)((char *)slots - at);
 
-    if (!has_room(page, strategy_log_size(log->cap)))
+    if (!has_room(page, bytes))
         link_page(&logs->_partly[index], page);
-    *(uint32_t *)(void *)log = page->free;
+    *(uint32_t *)slots = page->free;
     page->free = at;
     if (--page->used == 0) {
         unlink_page(&logs->_partly[index], page);
@@ -109,39 +112,31 @@ static void destroy_small(struct store_logs *logs, struct strategy_log *log)
 
 /* ---- all ---- */
 
-static size_t charge_of(uint32_t cap)
+static void *create_large(struct store_logs *logs, size_t bytes)
 {
-    return strategy_log_size(cap) + MALLOC_OVERHEAD;
-}
-
-static struct strategy_log *create_large(struct store_logs *logs, uint32_t cap)
-{
-    size_t charge = charge_of(cap), max = logs->_memory->max;
+    size_t charge = bytes + ALLOC_OVERHEAD, max = logs->_memory->max;
     if (!store_memory_fits(logs->_memory, charge) || charge > max / 2 - logs->_bytes || charge > max / 3)
         return NULL;
-    struct strategy_log *log = malloc(strategy_log_size(cap));
-    if (log == NULL)
+    void *slots = aligned_alloc(STRATEGY_LOG_BYTES_MIN, bytes);
+    if (slots == NULL)
         abort();
     store_memory_charge(logs->_memory, charge);
     logs->_bytes += charge;
-    return log;
+    return slots;
 }
 
-struct strategy_log *store_logs_create(struct store_logs *logs, uint32_t cap)
+void *store_logs_create(struct store_logs *logs, size_t *bytes)
 {
-    struct strategy_log *log = is_small(cap) ? create_small(logs, cap) : create_large(logs, cap);
-    if (log != NULL)
-        strategy_log_init(log, cap);
-    return log;
+    return is_small(*bytes) ? create_small(logs, bytes) : create_large(logs, *bytes);
 }
 
-void store_logs_destroy(struct store_logs *logs, struct strategy_log *log)
+void store_logs_destroy(struct store_logs *logs, void *slots, size_t bytes)
 {
-    if (is_small(log->cap)) {
-        destroy_small(logs, log);
+    if (is_small(bytes)) {
+        destroy_small(logs, slots, bytes);
         return;
     }
-    store_memory_discharge(logs->_memory, charge_of(log->cap));
-    logs->_bytes -= charge_of(log->cap);
-    free(log);
+    store_memory_discharge(logs->_memory, bytes + ALLOC_OVERHEAD);
+    logs->_bytes -= bytes + ALLOC_OVERHEAD;
+    free(slots);
 }

@@ -14,10 +14,15 @@ struct store_idle {
 
 /* ---- the mapping ---- */
 
-void store_pages_init(struct store_pages *pages, size_t max_bytes)
+static size_t to_pages(size_t bytes)
+{
+    return (bytes + STORE_PAGE_BYTES - 1) & ~(size_t)(STORE_PAGE_BYTES - 1);
+}
+
+void store_pages_init(struct store_pages *pages, size_t max_bytes, size_t index_bytes)
 {
     /* One huge page more, to begin where one does. */
-    size_t size = (max_bytes / STORE_PAGE_BYTES + 1) * STORE_PAGE_BYTES, mapped = size + HUGE_PAGE;
+    size_t size = to_pages(max_bytes) + STORE_PAGE_BYTES, mapped = size + HUGE_PAGE;
     char *base = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) {
         fprintf(stderr, "weir: the system has no room for limit_memory (%zu bytes): %s\n", mapped, strerror(errno));
@@ -25,15 +30,26 @@ void store_pages_init(struct store_pages *pages, size_t max_bytes)
     }
     size_t before = HUGE_PAGE - ((uintptr_t)base & (HUGE_PAGE - 1));
     munmap(base, before);
-    *pages = (struct store_pages){._base = base + before, ._size = mapped - before};
+    *pages = (struct store_pages){._base = base + before, ._size = mapped - before, ._used = to_pages(index_bytes)};
     /* Best effort: without huge pages it is slower. */
-    if (size > HUGE_PAGE)
-        madvise(pages->_base + HUGE_PAGE, size - HUGE_PAGE, MADV_HUGEPAGE);
+    size_t small = index_bytes & ~(HUGE_PAGE - 1);
+    if (small != 0)
+        madvise(pages->_base, small, MADV_HUGEPAGE);
+    if (size > small + HUGE_PAGE)
+        madvise(pages->_base + small + HUGE_PAGE, size - small - HUGE_PAGE, MADV_HUGEPAGE);
 }
 
 void store_pages_dispose(struct store_pages *pages)
 {
     munmap(pages->_base, pages->_size);
+}
+
+void *store_pages_take_index(struct store_pages *pages, size_t bytes)
+{
+    void *index = pages->_base + pages->_index_used;
+    assert(pages->_index_used % 64 == 0);
+    pages->_index_used += bytes;
+    return index;
 }
 
 static void *take_mapped(struct store_pages *pages)

@@ -1,9 +1,11 @@
-/* The bytes of the memory store's shards. All pages come out of one mapping, one after the other, whichever shard asks:
- * what is in use lies close together. The mapping's first two megabytes are made of the system's small pages, so that a
- * small store stays small; what comes after them is made of huge pages where the system has them, since a decision
- * looks at a dozen places far apart, and finding out where each lies in memory would cost as much as fetching it.
+/* The bytes of the memory store's shards, out of one mapping. It begins with the shards' indices, each of a fixed size.
+ * Pages follow, one after the other, whichever shard asks: what is in use lies close together. The mapping is made of
+ * huge pages where the system has them, since a decision looks at a dozen places far apart, and finding out where each
+ * lies in memory would cost as much as fetching it. Only two megabytes, what is left of the indices and the first
+ * pages, are made of the system's small pages, so that a small store stays small.
  *
- *   mapping:  [ page ][ page ] ... | huge pages ...        a shard keeps the pages that it has taken
+ *   mapping:  indices ... [ page ][ page ] ... [ page ] ...        a shard keeps the pages that it has taken
+ *             huge pages | small     | huge pages ...
  *
  * Threads: those of struct store_memory belong to who holds the shard's lock; taking pages from the mapping is atomic.
  */
@@ -21,12 +23,17 @@
 struct store_pages {
     char *_base;
     size_t _size; /* bytes mapped */
+    size_t _index_used;
     atomic_size_t _used;
 };
 
-/* Room for the pages of shards that together have at most `max_bytes`. */
-void store_pages_init(struct store_pages *pages, size_t max_bytes);
+/* Room for shards that together have at most `max_bytes`, `index_bytes` of them for their indices. */
+void store_pages_init(struct store_pages *pages, size_t max_bytes, size_t index_bytes);
 void store_pages_dispose(struct store_pages *pages);
+
+/* Bytes for an index, all zero, from the start of a cache line; together as many as were said. Not to be given back.
+ * Before there are other threads. */
+void *store_pages_take_index(struct store_pages *pages, size_t bytes);
 
 /* What one shard has of its maximum. */
 struct store_memory {

@@ -11,26 +11,40 @@
 static_assert(sizeof(struct table_entry) == 64, "an entry is to fill a cache line");
 static_assert(SLAB * sizeof(struct table_entry) == STORE_PAGE_BYTES, "a slab is to fill a page");
 
+static size_t most_entries(size_t max_bytes)
+{
+    size_t most = max_bytes / sizeof(struct table_entry);
+    return most < INDEX_MAX ? most : INDEX_MAX;
+}
+
+static size_t bucket_count(size_t max_bytes)
+{
+    size_t most = most_entries(max_bytes), buckets = 64;
+    while (buckets * 2 <= most)
+        buckets *= 2;
+    return buckets;
+}
+
+size_t table_index_bytes(size_t max_bytes)
+{
+    struct table *table;
+    return bucket_count(max_bytes) * sizeof(*table->_buckets);
+}
+
 void table_init(struct table *table, struct store_pages *pages, size_t max_bytes)
 {
     assert(max_bytes >= TABLE_BYTES_MIN);
-    size_t most = max_bytes / sizeof(struct table_entry), buckets = 64;
-    if (most > INDEX_MAX)
-        most = INDEX_MAX;
-    while (buckets * 2 <= most)
-        buckets *= 2;
-    *table = (struct table){._bucket_mask = (uint32_t)buckets - 1,
-                            ._slabs_max = (uint32_t)(most / SLAB),
+    size_t index_bytes = table_index_bytes(max_bytes);
+    *table = (struct table){._bucket_mask = (uint32_t)bucket_count(max_bytes) - 1,
+                            ._slabs_max = (uint32_t)(most_entries(max_bytes) / SLAB),
                             ._made = 1, /* index 0 ends chains */
                             ._hand = 1};
-    /* calloc: pages of a table that stays small are never touched. */
-    table->_buckets = calloc(buckets, sizeof(*table->_buckets));
+    table->_buckets = store_pages_take_index(pages, index_bytes);
     table->_slabs = calloc(table->_slabs_max, sizeof(*table->_slabs));
-    if (table->_buckets == NULL || table->_slabs == NULL)
+    if (table->_slabs == NULL)
         abort();
     store_memory_init(&table->memory, pages, max_bytes);
-    store_memory_charge(&table->memory,
-                        buckets * sizeof(*table->_buckets) + table->_slabs_max * sizeof(*table->_slabs));
+    store_memory_charge(&table->memory, index_bytes + table->_slabs_max * sizeof(*table->_slabs));
     store_logs_init(&table->_logs, &table->memory);
 }
 
@@ -61,16 +75,20 @@ static void set_first(struct table *table, const struct key *key, uint32_t index
     atomic_store_explicit(bucket_of(table, key), index, memory_order_relaxed);
 }
 
+static void destroy_log(struct table *table, const struct strategy_log *log)
+{
+    store_logs_destroy(&table->_logs, strategy_log_slots(log), strategy_log_bytes(log));
+}
+
 void table_dispose(struct table *table)
 {
     for (uint32_t i = 1; i < table->_made; i++) {
         struct table_entry *entry = entry_at(table, i);
         if (entry->kind == TABLE_MOVING_WINDOW)
-            store_logs_destroy(&table->_logs, entry->state.log);
+            destroy_log(table, &entry->state.log);
     }
     store_memory_dispose(&table->memory);
     free((void *)table->_slabs);
-    free((void *)table->_buckets);
 }
 
 /* ---- finding ---- */
@@ -114,7 +132,7 @@ void table_remove(struct table *table, struct table_entry *entry)
     else
         set_first(table, &entry->key, entry->next);
     if (entry->kind == TABLE_MOVING_WINDOW)
-        store_logs_destroy(&table->_logs, entry->state.log);
+        destroy_log(table, &entry->state.log);
     entry->kind = TABLE_FREE;
     entry->next = table->_free;
     table->_free = index;
@@ -166,12 +184,13 @@ static uint32_t take_free(struct table *table)
 struct table_entry *table_add(struct table *table, const struct key *key, enum table_kind kind, uint64_t window_us,
                               uint64_t now_us)
 {
-    struct strategy_log *log = NULL;
+    size_t log_bytes = STRATEGY_LOG_BYTES_MIN;
+    void *log = NULL;
     bool swept = false;
     uint32_t index;
 
     sweep(table, SWEEP_STEPS, now_us);
-    while (kind == TABLE_MOVING_WINDOW && (log = store_logs_create(&table->_logs, STRATEGY_LOG_MIN)) == NULL) {
+    while (kind == TABLE_MOVING_WINDOW && (log = store_logs_create(&table->_logs, &log_bytes)) == NULL) {
         if (swept)
             return NULL;
         sweep(table, SWEEP_STEPS_FULL, now_us);
@@ -180,7 +199,7 @@ struct table_entry *table_add(struct table *table, const struct key *key, enum t
     while ((index = take_free(table)) == 0) {
         if (swept) {
             if (log != NULL)
-                store_logs_destroy(&table->_logs, log);
+                store_logs_destroy(&table->_logs, log, log_bytes);
             return NULL;
         }
         sweep(table, SWEEP_STEPS_FULL, now_us);
@@ -191,27 +210,28 @@ struct table_entry *table_add(struct table *table, const struct key *key, enum t
     *entry = (struct table_entry){.key = *key, .next = first_of(table, key) & INDEX_MAX, .kind = kind};
     entry->window_s = (uint32_t)((window_us + 999999) / 1000000);
     if (kind == TABLE_MOVING_WINDOW)
-        entry->state.log = log;
+        strategy_log_init(&entry->state.log, log, log_bytes);
     set_first(table, key, index);
     table->entries++;
     return entry;
 }
 
-void table_grow_log(struct table *table, struct table_entry *entry, const struct limit *limit, uint64_t now_us)
+void table_grow_log(struct table *table, struct table_entry *entry, const struct limit *limit, uint64_t cost,
+                    uint64_t now_us)
 {
-    uint32_t cap = strategy_log_wanted(&entry->state, limit);
-    struct strategy_log *old = entry->state.log, *log;
+    struct strategy_log old = entry->state.log;
+    size_t bytes = strategy_log_room(&entry->state, limit, cost);
+    void *slots;
 
-    if (cap == old->cap)
+    if (bytes == strategy_log_bytes(&old))
         return;
-    log = store_logs_create(&table->_logs, cap);
-    if (log == NULL) {
+    slots = store_logs_create(&table->_logs, &bytes);
+    if (slots == NULL) {
         sweep(table, SWEEP_STEPS, now_us);
-        log = store_logs_create(&table->_logs, cap);
-        if (log == NULL)
+        slots = store_logs_create(&table->_logs, &bytes);
+        if (slots == NULL)
             return;
     }
-    strategy_log_copy(log, old);
-    entry->state.log = log;
-    store_logs_destroy(&table->_logs, old);
+    strategy_log_move(&entry->state.log, slots, bytes);
+    destroy_log(table, &old);
 }

@@ -46,6 +46,9 @@ struct table {
 
 #define TABLE_BYTES_MIN ((size_t)16 * 1024)
 
+/* What a table of at most `max_bytes` takes of its pages as its index. */
+size_t table_index_bytes(size_t max_bytes);
+
 /* An empty table of at most `max_bytes` >= TABLE_BYTES_MIN, all its own memory counted, over pages that outlive it. */
 void table_init(struct table *table, struct store_pages *pages, size_t max_bytes);
 void table_dispose(struct table *table);
@@ -63,8 +66,10 @@ struct table_entry *table_find(const struct table *table, const struct key *key,
 struct table_entry *table_add(struct table *table, const struct key *key, enum table_kind kind, uint64_t window_us,
                               uint64_t now_us);
 
-/* Gives the log of a moving_window entry room for another commit of this limit, if the bytes allow. */
-void table_grow_log(struct table *table, struct table_entry *entry, const struct limit *limit, uint64_t now_us);
+/* Gives the log of a moving_window entry, which is pinned, room for another commit of this limit, or for an adjustment,
+ * if the bytes allow. */
+void table_grow_log(struct table *table, struct table_entry *entry, const struct limit *limit, uint64_t cost,
+                    uint64_t now_us);
 
 /* Removes an entry. */
 void table_remove(struct table *table, struct table_entry *entry);

@@ -53,20 +53,11 @@ static uint64_t sync_clock(struct strategy_state *state, uint64_t now_us)
     return t;
 }
 
-/* moving_window: notes the oldest entry, after the log's older end has changed. Those without a cost have been settled,
- * and nobody asks for them again. */
-static void note_oldest(struct strategy_state *state)
-{
-    strategy_log_drop_settled(state->log);
-    if (state->log->count != 0)
-        state->_start_us = strategy_log_at(state->log, 0)->at_us;
-}
-
 /* Moves the state to `now_us`: what has passed is dropped. Returns the state time. */
 static uint64_t advance(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit,
                         uint64_t now_us)
 {
-    uint64_t t = sync_clock(state, now_us), window = limit->window_us;
+    uint64_t last = state->_last_us, t = sync_clock(state, now_us), window = limit->window_us;
 
     switch (strategy) {
     case LIMIT_FIXED_WINDOW:
@@ -74,10 +65,10 @@ static uint64_t advance(enum limit_strategy strategy, struct strategy_state *sta
             state->_count = 0;
         break;
     case LIMIT_MOVING_WINDOW:
-        if (state->_count != 0 && (int64_t)(t - window - state->_start_us) >= 0) {
-            state->_count -= strategy_log_expire(state->log, t, window);
-            note_oldest(state);
-        }
+        if (t != last && limit->amount <= STRATEGY_EXACT_MAX) /* else times in the log may be ahead of it */
+            strategy_log_pass(&state->log);
+        if (state->_count != 0 && (int64_t)(t - window - state->_start_us) >= 0)
+            strategy_log_expire(&state->log, t, window);
         break;
     case LIMIT_SLIDING_WINDOW_COUNTER:
         if (t - state->_start_us >= 2 * window) {
@@ -111,15 +102,13 @@ static uint64_t moving_fits_at(const struct strategy_state *state, const struct 
     if (count - most == 1) /* any cost is enough */
         return state->_start_us + limit->window_us;
     if (most == 0) { /* the newest that counts, without adding up all before it */
-        uint32_t i = state->log->count;
-        while (count != 0 && strategy_log_at(state->log, --i)->cost == 0)
-            ;
-        return count != 0 ? strategy_log_at(state->log, i)->at_us + limit->window_us : t;
+        struct strategy_log_entry newest = strategy_log_at(&state->log, strategy_log_count(&state->log) - 1);
+        return newest.at_us + limit->window_us;
     }
     for (uint32_t i = 0; count > most; i++) {
-        const struct strategy_log_entry *entry = strategy_log_at(state->log, i);
-        count -= entry->cost;
-        at = entry->at_us + limit->window_us;
+        struct strategy_log_entry entry = strategy_log_at(&state->log, i);
+        count -= entry.cost;
+        at = entry.at_us + limit->window_us;
     }
     return at;
 }
@@ -191,13 +180,9 @@ uint64_t strategy_commit(enum limit_strategy strategy, struct strategy_state *st
         return t;
     if (strategy == LIMIT_MOVING_WINDOW) {
         t = log_time(limit, t);
-        uint64_t count = add_capped(state->_count, cost);
-        bool first = state->_count == 0, full = state->log->count == state->log->cap;
-        strategy_log_push(state->log, t, count - state->_count, limit->window_us);
-        state->_count = count;
-        state->_next_slot = strategy_log_next_slot(state->log) & 4095;
-        if (first || full)
-            note_oldest(state);
+        cost = add_capped(state->_count, cost) - state->_count;
+        if (cost != 0)
+            strategy_log_push(&state->log, t, cost, limit->window_us);
         return t;
     }
     if (state->_count == 0 && (strategy == LIMIT_FIXED_WINDOW || state->_previous == 0))
@@ -216,19 +201,11 @@ void strategy_adjust(enum limit_strategy strategy, struct strategy_state *state,
         if (state->_count != 0 && ticket - state->_start_us < limit->window_us)
             state->_count = add_signed(state->_count, delta);
         break;
-    case LIMIT_MOVING_WINDOW: {
+    case LIMIT_MOVING_WINDOW:
         /* Its entry has gone when it is as old as the window; what stands after it is somebody else's. */
-        bool passed = (int64_t)(t - ticket) >= (int64_t)limit->window_us;
-        struct strategy_log_entry *entry = passed ? NULL : strategy_log_find(state->log, ticket);
-        if (entry == NULL)
-            break;
-        uint64_t others = state->_count - entry->cost;
-        uint64_t room = STRATEGY_COUNT_MAX - others, cost = add_signed(entry->cost, delta);
-        entry->cost = cost < room ? cost : room;
-        state->_count = others + entry->cost;
-        note_oldest(state);
+        if ((int64_t)(t - ticket) < (int64_t)limit->window_us)
+            strategy_log_adjust(&state->log, ticket, delta, STRATEGY_COUNT_MAX, limit->window_us);
         break;
-    }
     case LIMIT_SLIDING_WINDOW_COUNTER:
         if (ticket - state->_start_us < limit->window_us) {
             if (state->_count != 0)
@@ -269,17 +246,15 @@ bool strategy_idle(enum limit_strategy strategy, struct strategy_state *state, u
         /* What is younger than the oldest may be too, so that the log need not be looked at. */
         return state->_count == 0 ||
                ((int64_t)(t - state->_start_us) >= (int64_t)window_us &&
-                (int64_t)(t - strategy_log_at(state->log, state->log->count - 1)->at_us) >= (int64_t)window_us);
+                (int64_t)(t - strategy_log_at(&state->log, strategy_log_count(&state->log) - 1).at_us) >=
+                    (int64_t)window_us);
     case LIMIT_SLIDING_WINDOW_COUNTER:
         break;
     }
     return (state->_count == 0 && state->_previous == 0) || t - state->_start_us >= 2 * window_us;
 }
 
-uint32_t strategy_log_wanted(const struct strategy_state *state, const struct limit *limit)
+size_t strategy_log_room(const struct strategy_state *state, const struct limit *limit, uint64_t cost)
 {
-    const struct strategy_log *log = state->log;
-    if (log->count < log->cap || log->cap >= STRATEGY_LOG_MAX || log->cap >= limit->amount)
-        return log->cap;
-    return log->cap * 2;
+    return strategy_log_wanted(&state->log, cost, limit->window_us, limit->amount);
 }

@@ -32,17 +32,18 @@
 #define STRATEGY_COUNT_MAX UINT64_C(4000000000000000) /* where settled counts stop growing */
 #define STRATEGY_NEVER UINT64_MAX                     /* retry time of what never fits */
 
-/* Zero-initialised means nothing was consumed; for moving_window with a `log`, which the owner allocates. */
+/* Zero-initialised means nothing was consumed; for moving_window with a `log`, which the owner gives its memory. */
 struct strategy_state {
     uint64_t _last_us;   /* state time: the latest seen */
     uint64_t _offset_us; /* state time minus the caller's clock; changes when that is set back */
-    uint64_t _start_us;  /* state time at which the current window opened; moving_window: of the oldest entry that has a
-                            cost, so that few looks need the log. Means nothing while both counts are 0 */
-    uint64_t _count : 52;     /* consumed in the current window; moving_window: in the log */
-    uint64_t _next_slot : 12; /* moving_window: where the log's next cost goes, modulo 4096: to fetch it at once */
     union {
-        uint64_t _previous;       /* sliding_window_counter: consumed in the window before */
-        struct strategy_log *log; /* moving_window */
+        struct {
+            uint64_t _start_us;   /* state time at which the current window opened; means nothing while both are 0 */
+            uint64_t _count : 52; /* consumed in the current window */
+            uint64_t : 12;
+            uint64_t _previous; /* sliding_window_counter: consumed in the window before */
+        };
+        struct strategy_log log; /* moving_window; begins alike: its oldest time, and what is consumed */
     };
 };
 
@@ -74,15 +75,8 @@ void strategy_look(enum limit_strategy strategy, struct strategy_state *state, c
 /* Whether nothing would be lost if the state were forgotten. `window_us` may be more than the limit's window. */
 bool strategy_idle(enum limit_strategy strategy, struct strategy_state *state, uint64_t window_us, uint64_t now_us);
 
-/* Has the processor fetch what every hit looks at of the log. moving_window only. */
-static inline void strategy_prefetch_log(const struct strategy_state *state)
-{
-    __builtin_prefetch(state->log, 1);
-    __builtin_prefetch(&state->log->_entries[state->_next_slot], 1);
-}
-
-/* How many entries the log should have room for before the next commit; its capacity if it need not grow. If it cannot
- * grow, commit makes room by joining entries (see strategy_log_push). moving_window only. */
-uint32_t strategy_log_wanted(const struct strategy_state *state, const struct limit *limit);
+/* How many bytes the log should have before a commit of this cost, or an adjustment by it; what it has if it need not
+ * grow. If it cannot grow, room is made by joining entries (see strategy_log_push). moving_window only. */
+size_t strategy_log_room(const struct strategy_state *state, const struct limit *limit, uint64_t cost);
 
 #endif

@@ -1,4 +1,11 @@
 #include "ratelimit/strategy_log.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NARROW_SUM_MAX ((UINT64_C(1) << STRATEGY_LOG_COST_BITS) - 1)
+/* Entries of one window differ by less than half of what a narrow slot's time can say. */
+#define NARROW_WINDOW_MAX (UINT64_C(1) << 43)
 
 /* Times wrap with their clock: later by less than half of all values is later. */
 static bool is_before(uint64_t a, uint64_t b)
@@ -6,99 +13,244 @@ static bool is_before(uint64_t a, uint64_t b)
     return (int64_t)(a - b) < 0;
 }
 
-void strategy_log_init(struct strategy_log *log, uint32_t cap)
+static void set_count(struct strategy_log *log, uint32_t count)
 {
-    log->cap = cap;
-    log->_head = log->count = 0;
+    log->_count_low = count & 4095;
+    log->_count_high = count >> 12;
 }
 
-void strategy_log_copy(struct strategy_log *to, struct strategy_log *from)
+/* ---- slots ---- */
+
+static uint32_t slot_of(const struct strategy_log *log, uint32_t i)
 {
-    for (uint32_t i = 0; i < from->count; i++)
-        to->_entries[i] = *strategy_log_at(from, i);
-    to->_head = 0;
-    to->count = from->count;
+    return ((uint32_t)log->_head + i) & (strategy_log_cap(log) - 1);
 }
 
-uint64_t strategy_log_expire(struct strategy_log *log, uint64_t t, uint64_t window_us)
+static void set(struct strategy_log *log, uint32_t i, struct strategy_log_entry entry)
 {
-    uint64_t sum = 0;
-    while (log->count != 0) {
-        struct strategy_log_entry *oldest = strategy_log_at(log, 0);
-        if (is_before(t - window_us, oldest->at_us))
+    uint32_t slot = slot_of(log, i);
+    if (log->_wide)
+        ((struct strategy_log_entry *)strategy_log_slots(log))[slot] = entry;
+    else
+        ((uint64_t *)strategy_log_slots(log))[slot] = entry.at_us << STRATEGY_LOG_COST_BITS | entry.cost;
+}
+
+static void drop_oldest(struct strategy_log *log)
+{
+    log->_head = slot_of(log, 1);
+    set_count(log, strategy_log_count(log) - 1);
+}
+
+/* Notes the oldest entry, after the older end has changed. Those without a cost have been settled, and nobody asks for
+ * them again. */
+static void note_oldest(struct strategy_log *log)
+{
+    while (strategy_log_count(log) != 0) {
+        struct strategy_log_entry oldest = strategy_log_at(log, 0);
+        if (oldest.cost != 0) {
+            log->oldest_us = oldest.at_us;
             break;
-        sum += oldest->cost;
-        log->_head = (log->_head + 1) & (log->cap - 1);
-        log->count--;
+        }
+        drop_oldest(log);
     }
-    return sum;
 }
 
-void strategy_log_drop_settled(struct strategy_log *log)
+/* ---- room ---- */
+
+void strategy_log_init(struct strategy_log *log, void *slots, size_t bytes)
 {
-    while (log->count != 0 && strategy_log_at(log, 0)->cost == 0) {
-        log->_head = (log->_head + 1) & (log->cap - 1);
-        log->count--;
-    }
+    uint64_t units = (uint64_t)(uintptr_t)slots / STRATEGY_LOG_BYTES_MIN;
+    if (units >> 42 != 0)
+        abort(); /* no system gives such addresses to who does not ask for them */
+    assert((uintptr_t)slots % STRATEGY_LOG_BYTES_MIN == 0 && bytes >= STRATEGY_LOG_BYTES_MIN);
+    *log = (struct strategy_log){._slots = units, ._cap_bits = (unsigned)__builtin_ctzll(bytes / sizeof(uint64_t))};
+}
+
+void strategy_log_move(struct strategy_log *log, void *slots, size_t bytes)
+{
+    struct strategy_log from = *log;
+    uint32_t count = strategy_log_count(&from), first = strategy_log_cap(&from) - (uint32_t)from._head;
+    size_t slot = (size_t)8 << from._wide;
+
+    strategy_log_init(log, slots, bytes);
+    log->oldest_us = from.oldest_us;
+    log->sum = from.sum;
+    log->_wide = from._wide;
+    log->_late = from._late;
+    log->_cap_bits -= from._wide;
+    set_count(log, count);
+    if (first > count)
+        first = count;
+    memcpy(slots, (char *)strategy_log_slots(&from) + from._head * slot, first * slot);
+    memcpy((char *)slots + first * slot, strategy_log_slots(&from), (count - first) * slot);
+}
+
+static bool is_too_narrow(const struct strategy_log *log, uint64_t cost, uint64_t window_us)
+{
+    return !log->_wide && (log->sum + cost > NARROW_SUM_MAX || window_us > NARROW_WINDOW_MAX);
+}
+
+size_t strategy_log_wanted(const struct strategy_log *log, uint64_t cost, uint64_t window_us, uint64_t entries_max)
+{
+    bool widens = is_too_narrow(log, cost, window_us);
+    uint32_t count = strategy_log_count(log), cap = strategy_log_cap(log) >> widens;
+    size_t bytes = strategy_log_bytes(log);
+
+    for (; count >= cap && cap < STRATEGY_LOG_MAX && cap < entries_max; cap *= 2)
+        bytes *= 2;
+    return bytes;
 }
 
 static void drop_empty(struct strategy_log *log)
 {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < log->count; i++)
-        if (strategy_log_at(log, i)->cost != 0)
-            *strategy_log_at(log, kept++) = *strategy_log_at(log, i);
-    log->count = kept;
+    uint32_t count = strategy_log_count(log), kept = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct strategy_log_entry entry = strategy_log_at(log, i);
+        if (entry.cost != 0)
+            set(log, kept++, entry);
+    }
+    set_count(log, kept);
 }
 
-/* Joins entries whose times lie in one step, at the latest of them. As they are of one window, half of the log is free
- * afterwards; and as steps are always the same, no cost is put off by more than one, however often this happens. */
-static void join_steps(struct strategy_log *log, uint64_t window_us)
+/* Joins entries whose times lie in one step, at the latest of them; of one window, so many and one remain. As steps are
+ * always the same, no cost is put off by more than one, however often this happens. */
+static void join_steps(struct strategy_log *log, uint64_t window_us, uint32_t steps)
 {
-    uint64_t step = window_us / (log->cap / 2) + 1;
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < log->count; i++) {
-        struct strategy_log_entry entry = *strategy_log_at(log, i);
-        if (kept != 0 && strategy_log_at(log, kept - 1)->at_us / step == entry.at_us / step)
-            entry.cost += strategy_log_at(log, --kept)->cost;
-        *strategy_log_at(log, kept++) = entry;
+    uint64_t step = window_us / steps + 1;
+    uint32_t count = strategy_log_count(log), kept = 0;
+    struct strategy_log_entry last = {0, 0};
+    for (uint32_t i = 0; i < count; i++) {
+        struct strategy_log_entry entry = strategy_log_at(log, i);
+        if (kept != 0 && last.at_us / step == entry.at_us / step) {
+            entry.cost += last.cost;
+            kept--;
+        }
+        set(log, kept++, entry);
+        last = entry;
     }
-    log->count = kept;
+    set_count(log, kept);
+}
+
+/* Makes room: `most` entries remain at most, which is at least half of the slots. */
+static void squeeze(struct strategy_log *log, uint32_t most, uint64_t window_us)
+{
+    if (strategy_log_count(log) > most)
+        drop_empty(log);
+    if (strategy_log_count(log) > most)
+        join_steps(log, window_us, (most + 1) / 2);
+    while (strategy_log_count(log) > most) { /* times of more than a window, when a limit was given a shorter one */
+        struct strategy_log_entry oldest = strategy_log_at(log, 0), second = strategy_log_at(log, 1);
+        second.cost += oldest.cost;
+        set(log, 1, second);
+        drop_oldest(log);
+    }
+    note_oldest(log);
+}
+
+static void reverse(uint64_t *words, uint32_t count)
+{
+    for (uint32_t i = 0; i < count / 2; i++) {
+        uint64_t word = words[i];
+        words[i] = words[count - 1 - i];
+        words[count - 1 - i] = word;
+    }
+}
+
+/* Gives each entry two words, in the same memory: there are half as many slots then. */
+static void widen(struct strategy_log *log, uint64_t window_us)
+{
+    struct strategy_log_entry *wide = strategy_log_slots(log);
+    uint64_t *words = strategy_log_slots(log);
+    uint32_t cap = strategy_log_cap(log);
+
+    squeeze(log, cap / 2, window_us);
+    uint32_t head = (uint32_t)log->_head;
+    if (head != 0) { /* turns the ring until the oldest comes first */
+        reverse(words, head);
+        reverse(words + head, cap - head);
+        reverse(words, cap);
+        log->_head = 0;
+    }
+    for (uint32_t i = strategy_log_count(log); i-- != 0;) /* the last first: what is to be read yet lies before it */
+        wide[i] = strategy_log_at(log, i);
+    log->_wide = 1;
+    log->_cap_bits--;
+}
+
+/* ---- entries ---- */
+
+void strategy_log_expire(struct strategy_log *log, uint64_t t, uint64_t window_us)
+{
+    while (strategy_log_count(log) != 0) {
+        struct strategy_log_entry oldest = strategy_log_at(log, 0);
+        if (is_before(t - window_us, oldest.at_us))
+            break;
+        log->sum -= oldest.cost;
+        drop_oldest(log);
+    }
+    note_oldest(log);
 }
 
 void strategy_log_push(struct strategy_log *log, uint64_t at_us, uint64_t cost, uint64_t window_us)
 {
-    if (log->count != 0) {
-        struct strategy_log_entry *newest = strategy_log_at(log, log->count - 1);
-        if (newest->cost == 0 && is_before(newest->at_us, at_us))
-            newest->at_us = at_us;
-        if (!is_before(newest->at_us, at_us)) {
-            newest->cost += cost;
+    if (is_too_narrow(log, cost, window_us))
+        widen(log, window_us);
+    uint32_t count = strategy_log_count(log), most = strategy_log_cap(log);
+    if (most >= STRATEGY_LOG_MAX)
+        most = STRATEGY_LOG_MAX - 1;
+    if (count == 0)
+        log->oldest_us = at_us;
+    else if (log->_late || is_before(at_us, log->oldest_us)) {
+        struct strategy_log_entry newest = strategy_log_at(log, count - 1);
+        if (!is_before(newest.at_us, at_us)) {
+            newest.cost += cost;
+            set(log, count - 1, newest);
+            log->sum += cost;
             return;
         }
     }
-    if (log->count == log->cap)
-        drop_empty(log);
-    if (log->count == log->cap)
-        join_steps(log, window_us);
-    if (log->count == log->cap) { /* times of more than a window, when a limit was given a shorter one */
-        struct strategy_log_entry oldest = *strategy_log_at(log, 0);
-        log->_head = (log->_head + 1) & (log->cap - 1);
-        log->count--;
-        strategy_log_at(log, 0)->cost += oldest.cost;
+    if (count == most) {
+        squeeze(log, count - 1, window_us);
+        count = strategy_log_count(log);
     }
-    *strategy_log_at(log, log->count++) = (struct strategy_log_entry){at_us, cost};
+    set(log, count, (struct strategy_log_entry){at_us, cost});
+    set_count(log, count + 1);
+    log->sum += cost;
+    log->_late = 1;
 }
 
-struct strategy_log_entry *strategy_log_find(struct strategy_log *log, uint64_t at_us)
+/* The index of the oldest entry that is not before a time; the count if there is none. */
+static uint32_t find(const struct strategy_log *log, uint64_t at_us)
 {
-    uint32_t low = 0, high = log->count;
+    uint32_t low = 0, high = strategy_log_count(log);
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if (is_before(strategy_log_at(log, middle)->at_us, at_us))
+        if (is_before(strategy_log_at(log, middle).at_us, at_us))
             low = middle + 1;
         else
             high = middle;
     }
-    return low < log->count ? strategy_log_at(log, low) : NULL;
+    return low;
+}
+
+void strategy_log_adjust(struct strategy_log *log, uint64_t at_us, int64_t delta, uint64_t sum_max, uint64_t window_us)
+{
+    if (delta > 0 && is_too_narrow(log, (uint64_t)delta, window_us))
+        widen(log, window_us);
+    uint32_t i = find(log, at_us), count = strategy_log_count(log);
+    if (i == count)
+        return;
+    struct strategy_log_entry entry = strategy_log_at(log, i);
+    uint64_t room = sum_max - log->sum, less = 0 - (uint64_t)delta;
+    log->sum -= entry.cost;
+    if (delta >= 0)
+        entry.cost += (uint64_t)delta < room ? (uint64_t)delta : room;
+    else
+        entry.cost -= less < entry.cost ? less : entry.cost;
+    set(log, i, entry);
+    log->sum += entry.cost;
+    while (count != 0 && strategy_log_at(log, count - 1).cost == 0)
+        count--;
+    set_count(log, count);
+    note_oldest(log);
 }

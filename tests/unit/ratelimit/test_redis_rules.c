@@ -202,12 +202,12 @@ START_TEST(same_answers_when_the_clock_jumps)
     struct store_ask ask = {.limit = &limit};
     seed += (uint64_t)_i * 104729;
     for (int strategy = 0; strategy < 3; strategy++) {
-        struct strategy_log *log = malloc(strategy_log_size(STRATEGY_LOG_MAX));
+        size_t bytes = STRATEGY_LOG_MAX * sizeof(struct strategy_log_entry);
+        void *slots = aligned_alloc(STRATEGY_LOG_BYTES_MIN, bytes);
         struct strategy_state state = {0};
         uint64_t now = UINT64_C(1795250030000000);
-        strategy_log_init(log, STRATEGY_LOG_MAX);
         if (strategy == LIMIT_MOVING_WINDOW)
-            state.log = log;
+            strategy_log_init(&state.log, slots, bytes);
         ask.strategy = (enum limit_strategy)strategy;
         ask.key = next_key();
         for (unsigned step = 0; step < 600; step++) {
@@ -226,7 +226,7 @@ START_TEST(same_answers_when_the_clock_jumps)
             hit(&question, &now, &lua, &verdict);
             expect_same(&c, &lua, step);
         }
-        free(log);
+        free(slots);
     }
 }
 END_TEST

@@ -437,8 +437,7 @@ START_TEST(random_requests_agree_with_single_states)
     memset(states, 0, sizeof(states));
     for (int c = 0; c < CLIENTS; c++)
         for (int l = 0; l < LIMITS && strategies[_i] == LIMIT_MOVING_WINDOW; l++) {
-            states[c][l].log = malloc(strategy_log_size(1024));
-            strategy_log_init(states[c][l].log, 1024);
+            strategy_log_init(&states[c][l].log, aligned_alloc(STRATEGY_LOG_BYTES_MIN, 8192), 8192);
         }
     for (int i = 0; i < 20000; i++) {
         unsigned client = (unsigned)rand_r(&seed) % CLIENTS, count_asks = 1 + (unsigned)rand_r(&seed) % LIMITS;
@@ -468,7 +467,7 @@ START_TEST(random_requests_agree_with_single_states)
     ck_assert_uint_lt(refusals, 19000);
     for (int c = 0; c < CLIENTS; c++)
         for (int l = 0; l < LIMITS && strategies[_i] == LIMIT_MOVING_WINDOW; l++)
-            free(states[c][l].log);
+            free(strategy_log_slots(&states[c][l].log));
     store_destroy(store);
 }
 END_TEST

@@ -16,28 +16,25 @@ struct limiter {
 static void open_limiter(struct limiter *l, enum limit_strategy strategy, uint64_t amount, uint64_t window_us)
 {
     *l = (struct limiter){strategy, {.amount = amount, .window_us = window_us, .multiple = 1}, {0}};
-    if (strategy == LIMIT_MOVING_WINDOW) {
-        l->state.log = malloc(strategy_log_size(STRATEGY_LOG_MIN));
-        strategy_log_init(l->state.log, STRATEGY_LOG_MIN);
-    }
+    if (strategy == LIMIT_MOVING_WINDOW)
+        strategy_log_init(&l->state.log, aligned_alloc(STRATEGY_LOG_BYTES_MIN, STRATEGY_LOG_BYTES_MIN),
+                          STRATEGY_LOG_BYTES_MIN);
 }
 
 static void close_limiter(struct limiter *l)
 {
     if (l->strategy == LIMIT_MOVING_WINDOW)
-        free(l->state.log);
+        free(strategy_log_slots(&l->state.log));
 }
 
-static void grow(struct limiter *l)
+static void grow(struct limiter *l, uint64_t cost)
 {
-    uint32_t cap = strategy_log_wanted(&l->state, &l->limit);
-    if (cap == l->state.log->cap)
+    size_t bytes = strategy_log_room(&l->state, &l->limit, cost);
+    void *slots = strategy_log_slots(&l->state.log);
+    if (bytes == strategy_log_bytes(&l->state.log))
         return;
-    struct strategy_log *log = malloc(strategy_log_size(cap));
-    strategy_log_init(log, cap);
-    strategy_log_copy(log, l->state.log);
-    free(l->state.log);
-    l->state.log = log;
+    strategy_log_move(&l->state.log, aligned_alloc(STRATEGY_LOG_BYTES_MIN, bytes), bytes);
+    free(slots);
 }
 
 /* Tests and, if allowed, commits. */
@@ -46,7 +43,7 @@ static bool hit(struct limiter *l, uint64_t now, uint64_t cost, uint64_t *retry,
     if (!strategy_allows(l->strategy, &l->state, &l->limit, now, cost, retry))
         return false;
     if (l->strategy == LIMIT_MOVING_WINDOW)
-        grow(l);
+        grow(l, cost);
     *ticket = strategy_commit(l->strategy, &l->state, &l->limit, now, cost);
     return true;
 }
@@ -181,7 +178,7 @@ static void flood_moving(uint64_t amount, bool may_grow)
         if (!strategy_allows(l.strategy, &l.state, &l.limit, now, cost, &retry))
             continue;
         if (may_grow)
-            grow(&l);
+            grow(&l, cost);
         strategy_commit(l.strategy, &l.state, &l.limit, now, cost);
         admitted[count].at = now;
         admitted[count++].cost = cost;
@@ -189,8 +186,8 @@ static void flood_moving(uint64_t amount, bool may_grow)
         for (; admitted[oldest].at + MINUTE <= now; oldest++)
             window -= admitted[oldest].cost;
         ck_assert_uint_le(window, amount);
-        ck_assert_uint_le(l.state.log->count, l.state.log->cap);
-        ck_assert(may_grow || l.state.log->cap == STRATEGY_LOG_MIN);
+        ck_assert_uint_le(strategy_log_count(&l.state.log), strategy_log_cap(&l.state.log));
+        ck_assert(may_grow || strategy_log_bytes(&l.state.log) == STRATEGY_LOG_BYTES_MIN);
     }
     ck_assert_uint_gt(count, 60);
     close_limiter(&l);
@@ -237,8 +234,8 @@ START_TEST(a_log_of_a_large_amount_stays_bounded)
     open_limiter(&l, LIMIT_MOVING_WINDOW, 200000, MINUTE);
     for (uint64_t i = 0; i < 300000; i++)
         admitted += hit(&l, 1000 + i * 400, 1, &retry, &ticket);
-    ck_assert_uint_le(l.state.log->cap, STRATEGY_LOG_MAX);
-    ck_assert_uint_le(l.state.log->count, STRATEGY_EXACT_MAX + 2);
+    ck_assert_uint_le(strategy_log_cap(&l.state.log), STRATEGY_LOG_MAX);
+    ck_assert_uint_le(strategy_log_count(&l.state.log), STRATEGY_EXACT_MAX + 2);
     ck_assert_uint_eq(admitted, 300000); /* 150,000 a minute: rounding of times takes nothing from who stays below */
     for (uint64_t i = 0; i < 100000; i++)
         admitted += hit(&l, 1000 + 300000 * 400 + i, 1, &retry, &ticket);
