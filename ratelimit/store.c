@@ -148,7 +148,7 @@ static void find_all(struct hit *hit)
         if (hit->entries[i] != NULL) {
             /* Fetched while the next entries are found. */
             if (ask->strategy == LIMIT_MOVING_WINDOW)
-                strategy_log_prefetch(&hit->entries[i]->state.log);
+                strategy_prefetch(&hit->entries[i]->state, ask->limit, hit->now_us);
             continue;
         }
         if (!hit->locked_shared)
@@ -168,7 +168,7 @@ static void let_go(struct hit *hit, bool admitted)
         if (entry == NULL || entry->kind == TABLE_FREE) /* removed: two asks had the same */
             continue;
         entry->pinned = 0;
-        if (entry->fresh && (!admitted || entry->state._count == 0))
+        if (entry->fresh && (!admitted || strategy_unused(hit->asks[i].strategy, &entry->state)))
             table_remove(&hit->shards[i]->table, entry);
         entry->fresh = 0;
     }

@@ -1,7 +1,7 @@
 #include "ratelimit/strategy.h"
 #include <assert.h>
 
-static_assert(STRATEGY_COUNT_MAX < UINT64_C(1) << 52, "a state has 52 bits for a count");
+static_assert(STRATEGY_COUNT_MAX < UINT64_C(1) << STRATEGY_LOG_SUM_BITS, "a log has so many bits for a sum");
 
 /* ---- arithmetic ---- */
 
@@ -67,7 +67,7 @@ static uint64_t advance(enum limit_strategy strategy, struct strategy_state *sta
     case LIMIT_MOVING_WINDOW:
         if (t != last && limit->amount <= STRATEGY_EXACT_MAX) /* else times in the log may be ahead of it */
             strategy_log_pass(&state->log);
-        if (state->_count != 0 && (int64_t)(t - window - state->_start_us) >= 0)
+        if (strategy_log_sum(&state->log) != 0 && (int64_t)(t - window - state->log.oldest_us) >= 0)
             strategy_log_expire(&state->log, t, window);
         break;
     case LIMIT_SLIDING_WINDOW_COUNTER:
@@ -88,19 +88,21 @@ static uint64_t advance(enum limit_strategy strategy, struct strategy_state *sta
 static uint64_t used(enum limit_strategy strategy, const struct strategy_state *state, const struct limit *limit,
                      uint64_t t)
 {
-    if (strategy != LIMIT_SLIDING_WINDOW_COUNTER || state->_previous == 0)
+    if (strategy == LIMIT_MOVING_WINDOW)
+        return strategy_log_sum(&state->log);
+    if (strategy == LIMIT_FIXED_WINDOW || state->_previous == 0)
         return state->_count;
     return mul_div(state->_previous, state->_start_us + limit->window_us - t, limit->window_us) + state->_count;
 }
 
 static uint64_t moving_fits_at(const struct strategy_state *state, const struct limit *limit, uint64_t t, uint64_t most)
 {
-    uint64_t count = state->_count, at = t;
+    uint64_t count = strategy_log_sum(&state->log), at = t;
 
     if (count <= most)
         return t;
     if (count - most == 1) /* any cost is enough */
-        return state->_start_us + limit->window_us;
+        return state->log.oldest_us + limit->window_us;
     if (most == 0) { /* the newest that counts, without adding up all before it */
         struct strategy_log_entry newest = strategy_log_at(&state->log, strategy_log_count(&state->log) - 1);
         return newest.at_us + limit->window_us;
@@ -180,7 +182,8 @@ uint64_t strategy_commit(enum limit_strategy strategy, struct strategy_state *st
         return t;
     if (strategy == LIMIT_MOVING_WINDOW) {
         t = log_time(limit, t);
-        cost = add_capped(state->_count, cost) - state->_count;
+        uint64_t sum = strategy_log_sum(&state->log);
+        cost = add_capped(sum, cost) - sum;
         if (cost != 0)
             strategy_log_push(&state->log, t, cost, limit->window_us);
         return t;
@@ -244,8 +247,8 @@ bool strategy_idle(enum limit_strategy strategy, struct strategy_state *state, u
         return state->_count == 0 || t - state->_start_us >= window_us;
     case LIMIT_MOVING_WINDOW:
         /* What is younger than the oldest may be too, so that the log need not be looked at. */
-        return state->_count == 0 ||
-               ((int64_t)(t - state->_start_us) >= (int64_t)window_us &&
+        return strategy_log_sum(&state->log) == 0 ||
+               ((int64_t)(t - state->log.oldest_us) >= (int64_t)window_us &&
                 (int64_t)(t - strategy_log_at(&state->log, strategy_log_count(&state->log) - 1).at_us) >=
                     (int64_t)window_us);
     case LIMIT_SLIDING_WINDOW_COUNTER:

@@ -38,12 +38,11 @@ struct strategy_state {
     uint64_t _offset_us; /* state time minus the caller's clock; changes when that is set back */
     union {
         struct {
-            uint64_t _start_us;   /* state time at which the current window opened; means nothing while both are 0 */
-            uint64_t _count : 52; /* consumed in the current window */
-            uint64_t : 12;
+            uint64_t _start_us; /* state time at which the current window opened; means nothing while both are 0 */
+            uint64_t _count;    /* consumed in the current window */
             uint64_t _previous; /* sliding_window_counter: consumed in the window before */
         };
-        struct strategy_log log; /* moving_window; begins alike: its oldest time, and what is consumed */
+        struct strategy_log log; /* moving_window */
     };
 };
 
@@ -71,6 +70,20 @@ void strategy_adjust(enum limit_strategy strategy, struct strategy_state *state,
 /* Fills in where the limit stands at `now_us`. */
 void strategy_look(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit,
                    uint64_t now_us, struct strategy_numbers *numbers);
+
+/* Has the processor fetch what a hit at `now_us` is likely to look at of the log. moving_window only. */
+static inline void strategy_prefetch(const struct strategy_state *state, const struct limit *limit, uint64_t now_us)
+{
+    strategy_log_prefetch(&state->log, strategy_log_count(&state->log));
+    if ((int64_t)(now_us + state->_offset_us - limit->window_us - state->log.oldest_us) >= 0)
+        strategy_log_prefetch(&state->log, 0);
+}
+
+/* Whether nothing is consumed of what the state counts now. */
+static inline bool strategy_unused(enum limit_strategy strategy, const struct strategy_state *state)
+{
+    return (strategy == LIMIT_MOVING_WINDOW ? strategy_log_sum(&state->log) : state->_count) == 0;
+}
 
 /* Whether nothing would be lost if the state were forgotten. `window_us` may be more than the limit's window. */
 bool strategy_idle(enum limit_strategy strategy, struct strategy_state *state, uint64_t window_us, uint64_t now_us);

@@ -13,23 +13,34 @@ static bool is_before(uint64_t a, uint64_t b)
     return (int64_t)(a - b) < 0;
 }
 
+static void set_bits(uint64_t *word, unsigned at, unsigned bits, uint64_t value)
+{
+    uint64_t mask = ((UINT64_C(1) << bits) - 1) << at;
+    *word = (*word & ~mask) | value << at;
+}
+
 static void set_count(struct strategy_log *log, uint32_t count)
 {
-    log->_count_low = count & 4095;
-    log->_count_high = count >> 12;
+    set_bits(&log->_sum, STRATEGY_LOG_SUM_BITS, 12, count & 4095);
+    set_bits(&log->_ring, STRATEGY_LOG_COUNT_AT, 2, count >> 12);
+}
+
+static void set_head(struct strategy_log *log, uint32_t head)
+{
+    set_bits(&log->_ring, STRATEGY_LOG_HEAD_AT, 14, head);
 }
 
 /* ---- slots ---- */
 
 static uint32_t slot_of(const struct strategy_log *log, uint32_t i)
 {
-    return ((uint32_t)log->_head + i) & (strategy_log_cap(log) - 1);
+    return (strategy_log_head(log) + i) & (strategy_log_cap(log) - 1);
 }
 
 static void set(struct strategy_log *log, uint32_t i, struct strategy_log_entry entry)
 {
     uint32_t slot = slot_of(log, i);
-    if (log->_wide)
+    if (strategy_log_wide(log))
         ((struct strategy_log_entry *)strategy_log_slots(log))[slot] = entry;
     else
         ((uint64_t *)strategy_log_slots(log))[slot] = entry.at_us << STRATEGY_LOG_COST_BITS | entry.cost;
@@ -37,7 +48,7 @@ static void set(struct strategy_log *log, uint32_t i, struct strategy_log_entry 
 
 static void drop_oldest(struct strategy_log *log)
 {
-    log->_head = slot_of(log, 1);
+    set_head(log, slot_of(log, 1));
     set_count(log, strategy_log_count(log) - 1);
 }
 
@@ -60,34 +71,41 @@ static void note_oldest(struct strategy_log *log)
 void strategy_log_init(struct strategy_log *log, void *slots, size_t bytes)
 {
     uint64_t units = (uint64_t)(uintptr_t)slots / STRATEGY_LOG_BYTES_MIN;
-    if (units >> 42 != 0)
+    if (units >> STRATEGY_LOG_COUNT_AT != 0)
         abort(); /* no system gives such addresses to who does not ask for them */
     assert((uintptr_t)slots % STRATEGY_LOG_BYTES_MIN == 0 && bytes >= STRATEGY_LOG_BYTES_MIN);
-    *log = (struct strategy_log){._slots = units, ._cap_bits = (unsigned)__builtin_ctzll(bytes / sizeof(uint64_t))};
+    uint64_t cap_bits = (uint64_t)__builtin_ctzll(bytes / sizeof(uint64_t));
+    *log = (struct strategy_log){._ring = units | cap_bits << STRATEGY_LOG_CAP_AT};
+}
+
+/* Makes the slots wide: there are half as many then. */
+static void halve(struct strategy_log *log)
+{
+    log->_ring = (log->_ring | STRATEGY_LOG_WIDE) - (UINT64_C(1) << STRATEGY_LOG_CAP_AT);
 }
 
 void strategy_log_move(struct strategy_log *log, void *slots, size_t bytes)
 {
     struct strategy_log from = *log;
-    uint32_t count = strategy_log_count(&from), first = strategy_log_cap(&from) - (uint32_t)from._head;
-    size_t slot = (size_t)8 << from._wide;
+    uint32_t count = strategy_log_count(&from), first = strategy_log_cap(&from) - strategy_log_head(&from);
+    size_t slot = (size_t)8 << strategy_log_wide(&from);
 
     strategy_log_init(log, slots, bytes);
     log->oldest_us = from.oldest_us;
-    log->sum = from.sum;
-    log->_wide = from._wide;
-    log->_late = from._late;
-    log->_cap_bits -= from._wide;
+    log->_sum = from._sum;
+    if (strategy_log_wide(&from))
+        halve(log);
+    log->_ring |= from._ring & STRATEGY_LOG_LATE;
     set_count(log, count);
     if (first > count)
         first = count;
-    memcpy(slots, (char *)strategy_log_slots(&from) + from._head * slot, first * slot);
+    memcpy(slots, (char *)strategy_log_slots(&from) + strategy_log_head(&from) * slot, first * slot);
     memcpy((char *)slots + first * slot, strategy_log_slots(&from), (count - first) * slot);
 }
 
 static bool is_too_narrow(const struct strategy_log *log, uint64_t cost, uint64_t window_us)
 {
-    return !log->_wide && (log->sum + cost > NARROW_SUM_MAX || window_us > NARROW_WINDOW_MAX);
+    return !strategy_log_wide(log) && (strategy_log_sum(log) + cost > NARROW_SUM_MAX || window_us > NARROW_WINDOW_MAX);
 }
 
 size_t strategy_log_wanted(const struct strategy_log *log, uint64_t cost, uint64_t window_us, uint64_t entries_max)
@@ -156,7 +174,7 @@ static void reverse(uint64_t *words, uint32_t count)
     }
 }
 
-/* Gives each entry two words, in the same memory: there are half as many slots then. */
+/* Gives each entry two words, in the same memory. */
 static void widen(struct strategy_log *log, uint64_t window_us)
 {
     struct strategy_log_entry *wide = strategy_log_slots(log);
@@ -164,17 +182,16 @@ static void widen(struct strategy_log *log, uint64_t window_us)
     uint32_t cap = strategy_log_cap(log);
 
     squeeze(log, cap / 2, window_us);
-    uint32_t head = (uint32_t)log->_head;
+    uint32_t head = strategy_log_head(log);
     if (head != 0) { /* turns the ring until the oldest comes first */
         reverse(words, head);
         reverse(words + head, cap - head);
         reverse(words, cap);
-        log->_head = 0;
+        set_head(log, 0);
     }
     for (uint32_t i = strategy_log_count(log); i-- != 0;) /* the last first: what is to be read yet lies before it */
         wide[i] = strategy_log_at(log, i);
-    log->_wide = 1;
-    log->_cap_bits--;
+    halve(log);
 }
 
 /* ---- entries ---- */
@@ -185,7 +202,7 @@ void strategy_log_expire(struct strategy_log *log, uint64_t t, uint64_t window_u
         struct strategy_log_entry oldest = strategy_log_at(log, 0);
         if (is_before(t - window_us, oldest.at_us))
             break;
-        log->sum -= oldest.cost;
+        log->_sum -= oldest.cost;
         drop_oldest(log);
     }
     note_oldest(log);
@@ -200,12 +217,12 @@ void strategy_log_push(struct strategy_log *log, uint64_t at_us, uint64_t cost, 
         most = STRATEGY_LOG_MAX - 1;
     if (count == 0)
         log->oldest_us = at_us;
-    else if (log->_late || is_before(at_us, log->oldest_us)) {
+    else if ((log->_ring & STRATEGY_LOG_LATE) != 0 || is_before(at_us, log->oldest_us)) {
         struct strategy_log_entry newest = strategy_log_at(log, count - 1);
         if (!is_before(newest.at_us, at_us)) {
             newest.cost += cost;
             set(log, count - 1, newest);
-            log->sum += cost;
+            log->_sum += cost;
             return;
         }
     }
@@ -215,8 +232,8 @@ void strategy_log_push(struct strategy_log *log, uint64_t at_us, uint64_t cost, 
     }
     set(log, count, (struct strategy_log_entry){at_us, cost});
     set_count(log, count + 1);
-    log->sum += cost;
-    log->_late = 1;
+    log->_sum += cost;
+    log->_ring |= STRATEGY_LOG_LATE;
 }
 
 /* The index of the oldest entry that is not before a time; the count if there is none. */
@@ -241,14 +258,14 @@ void strategy_log_adjust(struct strategy_log *log, uint64_t at_us, int64_t delta
     if (i == count)
         return;
     struct strategy_log_entry entry = strategy_log_at(log, i);
-    uint64_t room = sum_max - log->sum, less = 0 - (uint64_t)delta;
-    log->sum -= entry.cost;
+    uint64_t room = sum_max - strategy_log_sum(log), less = 0 - (uint64_t)delta;
+    log->_sum -= entry.cost;
     if (delta >= 0)
         entry.cost += (uint64_t)delta < room ? (uint64_t)delta : room;
     else
         entry.cost -= less < entry.cost ? less : entry.cost;
     set(log, i, entry);
-    log->sum += entry.cost;
+    log->_sum += entry.cost;
     while (count != 0 && strategy_log_at(log, count - 1).cost == 0)
         count--;
     set_count(log, count);

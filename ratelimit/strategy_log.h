@@ -21,38 +21,59 @@ struct strategy_log_entry {
     uint64_t cost;
 };
 
+/* The words are packed by hand, and always written whole: a field written by itself would hold up whoever then reads
+ * the word, until all that was written before has reached memory. */
 struct strategy_log {
     uint64_t
         oldest_us; /* the oldest entry's time; it has a cost, as has the newest. Means nothing while there is none */
-    uint64_t sum : 52; /* of the costs; 0 only if there is no entry */
-    uint64_t _count_low : 12;
-    uint64_t _slots : 42; /* their address in units of STRATEGY_LOG_BYTES_MIN: addresses have 48 bits */
-    uint64_t _count_high : 2;
-    uint64_t _head : 14;
-    uint64_t _cap_bits : 4; /* 2 to the power of it is the number of slots */
-    uint64_t _wide : 1;     /* slots of two words, for sums of 2^20 and more and for windows above 2^43 microseconds */
-    uint64_t _late : 1;     /* the newest may not be before the next push: it has to be looked at */
+    uint64_t _sum; /* 52 bits: the costs' sum, 0 only if there is no entry; 12: the count's lower bits */
+    /* 42 bits: the slots' address in units of STRATEGY_LOG_BYTES_MIN (addresses have 48 bits); 2: the count's upper
+     * bits; 14: the head; 4: the number of slots is 2 to the power of it; 1: slots of two words, for sums of 2^20 and
+     * more and for windows above 2^43 microseconds; 1: the next push may not be later than the newest entry. */
+    uint64_t _ring;
 };
 
-static inline uint32_t strategy_log_cap(const struct strategy_log *log)
+#define STRATEGY_LOG_SUM_BITS 52
+#define STRATEGY_LOG_COUNT_AT 42
+#define STRATEGY_LOG_HEAD_AT 44
+#define STRATEGY_LOG_CAP_AT 58
+#define STRATEGY_LOG_WIDE (UINT64_C(1) << 62)
+#define STRATEGY_LOG_LATE (UINT64_C(1) << 63)
+
+static inline uint64_t strategy_log_sum(const struct strategy_log *log)
 {
-    return UINT32_C(1) << log->_cap_bits;
+    return log->_sum & ((UINT64_C(1) << STRATEGY_LOG_SUM_BITS) - 1);
 }
 
 static inline uint32_t strategy_log_count(const struct strategy_log *log)
 {
-    return (uint32_t)(log->_count_high << 12 | log->_count_low);
+    return (uint32_t)(log->_sum >> STRATEGY_LOG_SUM_BITS | (log->_ring >> STRATEGY_LOG_COUNT_AT & 3) << 12);
+}
+
+static inline uint32_t strategy_log_head(const struct strategy_log *log)
+{
+    return (uint32_t)(log->_ring >> STRATEGY_LOG_HEAD_AT) & 0x3fff;
+}
+
+static inline uint32_t strategy_log_cap(const struct strategy_log *log)
+{
+    return UINT32_C(1) << (log->_ring >> STRATEGY_LOG_CAP_AT & 15);
+}
+
+static inline bool strategy_log_wide(const struct strategy_log *log)
+{
+    return (log->_ring & STRATEGY_LOG_WIDE) != 0;
 }
 
 /* The memory of the slots, and its bytes. */
 static inline void *strategy_log_slots(const struct strategy_log *log)
 {
-    return (void *)((uintptr_t)log->_slots * STRATEGY_LOG_BYTES_MIN);
+    return (void *)(uintptr_t)((log->_ring & ((UINT64_C(1) << STRATEGY_LOG_COUNT_AT) - 1)) * STRATEGY_LOG_BYTES_MIN);
 }
 
 static inline size_t strategy_log_bytes(const struct strategy_log *log)
 {
-    return (size_t)8 << log->_wide << log->_cap_bits;
+    return (size_t)strategy_log_cap(log) * 8 << strategy_log_wide(log);
 }
 
 /* An empty log over `bytes` of memory, a power of two from STRATEGY_LOG_BYTES_MIN on, aligned to that, of any content
@@ -66,20 +87,18 @@ void strategy_log_move(struct strategy_log *log, void *slots, size_t bytes);
  * have to be joined: what it has, if that is enough. `entries_max`: it never needs more. */
 size_t strategy_log_wanted(const struct strategy_log *log, uint64_t cost, uint64_t window_us, uint64_t entries_max);
 
-/* Has the processor fetch what a push looks at. */
-static inline void strategy_log_prefetch(const struct strategy_log *log)
+/* Has the processor fetch the slot of the i-th oldest entry; i <= count, so that of the next push too. */
+static inline void strategy_log_prefetch(const struct strategy_log *log, uint32_t i)
 {
-    uint32_t next = (uint32_t)log->_head + strategy_log_count(log), mask = strategy_log_cap(log) - 1;
-    const char *slots = strategy_log_slots(log);
-    __builtin_prefetch(slots + (((size_t)(next - 1) & mask) << (3 + log->_wide)), 1);
-    __builtin_prefetch(slots + (((size_t)next & mask) << (3 + log->_wide)), 1);
+    uint32_t slot = (strategy_log_head(log) + i) & (strategy_log_cap(log) - 1);
+    __builtin_prefetch((char *)strategy_log_slots(log) + ((size_t)slot * 8 << strategy_log_wide(log)), 1);
 }
 
 /* The i-th oldest entry; i < count. */
 static inline struct strategy_log_entry strategy_log_at(const struct strategy_log *log, uint32_t i)
 {
-    uint32_t slot = ((uint32_t)log->_head + i) & (strategy_log_cap(log) - 1);
-    if (log->_wide)
+    uint32_t slot = (strategy_log_head(log) + i) & (strategy_log_cap(log) - 1);
+    if (strategy_log_wide(log))
         return ((const struct strategy_log_entry *)strategy_log_slots(log))[slot];
     uint64_t word = ((const uint64_t *)strategy_log_slots(log))[slot];
     /* None is before the oldest. */
@@ -90,7 +109,7 @@ static inline struct strategy_log_entry strategy_log_at(const struct strategy_lo
 /* Says that the next push is later than all before, so that it need not fetch the newest to find out. */
 static inline void strategy_log_pass(struct strategy_log *log)
 {
-    log->_late = 0;
+    log->_ring &= ~STRATEGY_LOG_LATE;
 }
 
 /* Takes out the entries that are `window_us` old at `t`, or older. */
