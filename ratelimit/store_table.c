@@ -219,10 +219,13 @@ struct table_entry *table_add(struct table *table, const struct key *key, enum t
 void table_grow_log(struct table *table, struct table_entry *entry, const struct limit *limit, uint64_t cost,
                     uint64_t now_us)
 {
-    struct strategy_log old = entry->state.log;
-    size_t bytes = strategy_log_room(&entry->state, limit, cost);
+    struct strategy_log *log = &entry->state.log, old;
     void *slots;
 
+    if (strategy_log_count(log) < strategy_log_cap(log) && !strategy_log_too_narrow(log, cost, limit->window_us))
+        return; /* as nearly always: the rest is not worth its instructions */
+    old = *log;
+    size_t bytes = strategy_log_room(&entry->state, limit, cost);
     if (bytes == strategy_log_bytes(&old))
         return;
     slots = store_logs_create(&table->_logs, &bytes);
@@ -232,6 +235,6 @@ void table_grow_log(struct table *table, struct table_entry *entry, const struct
         if (slots == NULL)
             return;
     }
-    strategy_log_move(&entry->state.log, slots, bytes);
+    strategy_log_move(log, slots, bytes);
     destroy_log(table, &old);
 }

@@ -3,10 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NARROW_SUM_MAX ((UINT64_C(1) << STRATEGY_LOG_COST_BITS) - 1)
-/* Entries of one window differ by less than half of what a narrow slot's time can say. */
-#define NARROW_WINDOW_MAX (UINT64_C(1) << 43)
-
 /* Times wrap with their clock: later by less than half of all values is later. */
 static bool is_before(uint64_t a, uint64_t b)
 {
@@ -103,14 +99,9 @@ void strategy_log_move(struct strategy_log *log, void *slots, size_t bytes)
     memcpy((char *)slots + first * slot, strategy_log_slots(&from), (count - first) * slot);
 }
 
-static bool is_too_narrow(const struct strategy_log *log, uint64_t cost, uint64_t window_us)
-{
-    return !strategy_log_wide(log) && (strategy_log_sum(log) + cost > NARROW_SUM_MAX || window_us > NARROW_WINDOW_MAX);
-}
-
 size_t strategy_log_wanted(const struct strategy_log *log, uint64_t cost, uint64_t window_us, uint64_t entries_max)
 {
-    bool widens = is_too_narrow(log, cost, window_us);
+    bool widens = strategy_log_too_narrow(log, cost, window_us);
     uint32_t count = strategy_log_count(log), cap = strategy_log_cap(log) >> widens;
     size_t bytes = strategy_log_bytes(log);
 
@@ -210,7 +201,7 @@ void strategy_log_expire(struct strategy_log *log, uint64_t t, uint64_t window_u
 
 void strategy_log_push(struct strategy_log *log, uint64_t at_us, uint64_t cost, uint64_t window_us)
 {
-    if (is_too_narrow(log, cost, window_us))
+    if (strategy_log_too_narrow(log, cost, window_us))
         widen(log, window_us);
     uint32_t count = strategy_log_count(log), most = strategy_log_cap(log);
     if (most >= STRATEGY_LOG_MAX)
@@ -252,7 +243,7 @@ static uint32_t find(const struct strategy_log *log, uint64_t at_us)
 
 void strategy_log_adjust(struct strategy_log *log, uint64_t at_us, int64_t delta, uint64_t sum_max, uint64_t window_us)
 {
-    if (delta > 0 && is_too_narrow(log, (uint64_t)delta, window_us))
+    if (delta > 0 && strategy_log_too_narrow(log, (uint64_t)delta, window_us))
         widen(log, window_us);
     uint32_t i = find(log, at_us), count = strategy_log_count(log);
     if (i == count)

@@ -15,6 +15,8 @@
 #define STRATEGY_LOG_BYTES_MIN 64 /* what a log starts with: a cache line of 8 slots, 4 if they are wide */
 #define STRATEGY_LOG_MAX 16384    /* slots; one of them stays empty */
 #define STRATEGY_LOG_COST_BITS 20 /* of a slot of one word */
+/* Entries of one window differ by less than half of what the time in such a slot can say. */
+#define STRATEGY_LOG_NARROW_WINDOW_MAX (UINT64_C(1) << 43)
 
 struct strategy_log_entry {
     uint64_t at_us; /* state time; wraps, so only differences mean anything */
@@ -74,6 +76,13 @@ static inline void *strategy_log_slots(const struct strategy_log *log)
 static inline size_t strategy_log_bytes(const struct strategy_log *log)
 {
     return (size_t)strategy_log_cap(log) * 8 << strategy_log_wide(log);
+}
+
+/* Whether slots of one word do not do any longer, with this cost and window. */
+static inline bool strategy_log_too_narrow(const struct strategy_log *log, uint64_t cost, uint64_t window_us)
+{
+    return !strategy_log_wide(log) && (strategy_log_sum(log) + cost >= UINT64_C(1) << STRATEGY_LOG_COST_BITS ||
+                                       window_us > STRATEGY_LOG_NARROW_WINDOW_MAX);
 }
 
 /* An empty log over `bytes` of memory, a power of two from STRATEGY_LOG_BYTES_MIN on, aligned to that, of any content
