@@ -6,6 +6,7 @@
 build_micro() {
     cc -O2 -D_GNU_SOURCE -I. -o "$tmp/ratelimit" tests/bench/ratelimit.c ratelimit/key.c ratelimit/limit.c ratelimit/st*.c \
         base/digest.c base/ids.c base/strbuf.c -lcrypto -lpthread
+    cc -O2 -std=gnu11 -D_GNU_SOURCE tests/bench/turns.c -o "$tmp/turns" -lssl -lcrypto
     cc -O2 -D_GNU_SOURCE -I. -o "$tmp/metrics" tests/bench/metrics.c base/metrics.c base/strbuf.c -lm
 }
 
@@ -64,34 +65,22 @@ measure_redis() {
     redis_pid=
 }
 
-# middle FILE SIDE: the median of the side's values
-middle() {
-    sed -n "s/^$2 //p" "$1" | sort -n | awk '{ v[NR] = $1 } END { printf "%.3f", (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 }'
-}
-
 # measure_feature ROUND FEATURE WITHOUT WITH: what the gateway WITH uses for each small request more than the gateway
-# WITHOUT. Both run, and take turns at short loads of 2 KB requests that nobody asked before.
+# WITHOUT, at the same rate of 2 KB requests that nobody asked before; turns.c says how.
 measure_feature() {
     start_gateway "$3"
     off_address=$address
     off_pids=$pids
     start_gateway "$4"
-    serial=0
-    status=0
-    : >"$tmp/slices"
-    for side in on off off on on off off on; do
-        serial=$((serial + 100000))
-        case $side in
-        off) set -- "$1" "$2" "$3" "$4" "$3" "$off_address" "$off_pids" ;;
-        on) set -- "$1" "$2" "$3" "$4" "$4" "$address" "$pids" ;;
-        esac
-        line=$(load_gateway "$5" h1 json "$6" --pids "$7" --count 64 --requests 6000 --bytes 2048 --serial $serial) || status=1
-        echo "$side $(value cpu_us_per_request "$line")" >>"$tmp/slices"
-    done
-    if [ "$status" = 0 ]; then
-        for side in off on; do
-            note "$1" "weir-$side" "${2}_request" "$(middle "$tmp/slices" $side)"
-        done
+    case $4 in
+    weir-cache | weir-all) header="x-cache: miss" ;;
+    weir-limits | weir-tokens) header="x-ratelimit-limit" ;;
+    *) header= ;;
+    esac
+    if line=$(taskset -c 1 "$tmp/turns" --key "$key" --header "$header" "$off_address" "$off_pids" "$address" "$pids"); then
+        note "$1" weir "${2}_request" "$(value more_us "$line")"
+        [ "$(value late_percent "$line" | cut -d . -f 1)" -lt 10 ] ||
+            echo "run.sh: the rate was not kept up: $line" >&2
     else
         note "$1" weir "${2}_request" failed
     fi

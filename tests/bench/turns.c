@@ -1,0 +1,284 @@
+/* What one gateway uses for a small request more than another, at the same fixed rate of requests: a feature's cost.
+ *
+ *   turns --key KEY --fake BEHAVIOUR [--header TEXT] [--bursts N] [--burst N] [--gap-us N] [--pairs N] [--bytes N]
+ *         OFF-ADDRESS OFF-PIDS ON-ADDRESS ON-PIDS
+ *
+ * The two take turns, in the order off, on, on, off. A turn is --bursts bursts of --burst plain JSON requests, one each
+ * --gap-us, over connections that stay open. So both are asked as often, wake up as often and find as many requests
+ * when they do: two loads that ask as fast as they are answered differ in all of that, by more than a feature costs.
+ * What a gateway has used is read before and behind its turn, while nothing is asked. If a burst is not answered whole
+ * when the next one is due, that one waits for the time after.
+ *
+ * Each body is another one. Answers of the ON gateway must have a header line that begins with --header. Prints
+ * off_us and on_us, the medians of the turns, and more_us, the median of the pairs' differences, with its quartiles, in
+ * microseconds of processor time a request; and late_percent, of the bursts. */
+#include "load_conn.h"
+#include "load_use.h"
+#include <getopt.h>
+#include <signal.h>
+#include <sys/timerfd.h>
+
+#define BURST_MAX 256
+#define PAIRS_MAX 1000
+#define BODY_MAX 65536
+#define HEAD_ROOM 1024
+#define WARMING 2 /* pairs that are not measured */
+
+struct gateway {
+    struct sockaddr_in address;
+    int pids[64], pid_count;
+    struct conn *conns;
+};
+
+static struct gateway gateways[2]; /* off, on */
+static const char *key = "", *fake = "", *header = "";
+static long burst = 16, bursts = 8, gap_us = 2500, pairs = 80, bytes = 2048;
+static char request[HEAD_ROOM + BODY_MAX];
+static char *serial_at; /* the number in the request */
+static size_t request_len;
+static unsigned long serial;
+static long waiting; /* answers to come */
+static long late;    /* bursts that were not answered in time */
+static const struct gateway *asked;
+static int epoll_fd, timer_fd;
+
+void fail(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "turns: ");
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\n");
+    exit(1);
+}
+
+void on_open(struct conn *conn)
+{
+    (void)conn;
+}
+
+void on_head(const char *head)
+{
+    if (asked != &gateways[1] || *header == '\0')
+        return;
+    for (const char *line = head; (line = strstr(line, "\r\n")) != NULL;)
+        if (strncasecmp(line += 2, header, strlen(header)) == 0)
+            return;
+    fail("expected a header '%s', got: %s", header, head);
+}
+
+void on_first_event(struct conn *conn)
+{
+    (void)conn;
+}
+
+void on_events(struct conn *conn, unsigned count)
+{
+    (void)conn, (void)count;
+}
+
+void on_answer(struct conn *conn)
+{
+    (void)conn;
+    waiting--;
+}
+
+static void compose_request(void)
+{
+    static const char open[] =
+        "{\"model\":\"fake-1\",\"messages\":[{\"role\":\"system\",\"content\":\"You are a helpful "
+        "assistant.\"},{\"role\":\"user\",\"content\":\"",
+                      close[] = "\"}]}", digits[] = "000000000000",
+                      words[] = "Tell me of the light that the air scatters, and of the dust in it. ";
+    int len = snprintf(request, HEAD_ROOM,
+                       "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %s\r\n"
+                       "User-Agent: turns/1\r\nAccept: application/json\r\nContent-Type: application/json\r\n"
+                       "X-Fake: %s\r\nContent-Length: %ld\r\n\r\n",
+                       key, fake, bytes);
+    if (len >= HEAD_ROOM)
+        fail("the request's head became too long");
+    char *at = request + len, *end = at + bytes - (sizeof(close) - 1);
+    at = stpcpy(at, open);
+    serial_at = at;
+    at = stpcpy(at, digits);
+    for (size_t i = 0; at < end; i++)
+        *at++ = words[i % (sizeof(words) - 1)];
+    memcpy(at, close, sizeof(close) - 1);
+    request_len = (size_t)(at - request) + sizeof(close) - 1;
+}
+
+static void open_conns(struct gateway *gateway)
+{
+    gateway->conns = calloc((size_t)burst, sizeof(struct conn));
+    for (long i = 0; i < burst; i++) {
+        struct conn *conn = &gateway->conns[i];
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
+        int on = 1;
+        conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (conn->fd < 0 || connect(conn->fd, (struct sockaddr *)&gateway->address, sizeof(gateway->address)) != 0)
+            fail("cannot connect: %s", strerror(errno));
+        setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        fcntl(conn->fd, F_SETFL, O_NONBLOCK);
+        conn->phase = IDLE;
+        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, conn->fd, &event);
+    }
+}
+
+static void ask(const struct gateway *gateway)
+{
+    asked = gateway;
+    for (long i = 0; i < burst; i++) {
+        unsigned long number = serial++;
+        for (int digit = 12; digit-- > 0; number /= 10)
+            serial_at[digit] = (char)('0' + number % 10);
+        struct conn *conn = &gateway->conns[i];
+        conn_expect(conn, false);
+        conn->sent = 0;
+        conn_send(conn, epoll_fd, request, request_len);
+        if (conn->sent != request_len)
+            fail("a request could not be written at once");
+    }
+    waiting = burst;
+}
+
+/* Reads answers until the timer has expired and all have come. How often it has expired. */
+static uint64_t await_tick(void)
+{
+    struct epoll_event events[BURST_MAX];
+    uint64_t ticks = 0, now_expired;
+    while (ticks == 0 || waiting != 0) {
+        int n = epoll_wait(epoll_fd, events, BURST_MAX, 5000);
+        if (n == 0)
+            fail("no answer within 5 s");
+        for (int i = 0; i < n; i++) {
+            if (events[i].data.ptr != NULL)
+                conn_read(events[i].data.ptr);
+            else if (read(timer_fd, &now_expired, sizeof(now_expired)) > 0)
+                ticks += now_expired;
+        }
+    }
+    return ticks;
+}
+
+/* One turn's processor time a request. */
+static double take_turn(const struct gateway *gateway)
+{
+    await_tick();
+    uint64_t before = use_of(gateway->pids, gateway->pid_count).cpu_ns;
+    await_tick();
+    for (long i = 0; i < bursts; i++) {
+        ask(gateway);
+        late += await_tick() != 1;
+    }
+    await_tick(); /* what is done after the answer was sent */
+    uint64_t used = use_of(gateway->pids, gateway->pid_count).cpu_ns - before;
+    return (double)used / 1e3 / (double)(burst * bursts);
+}
+
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static double quantile(double *values, long count, long percent)
+{
+    qsort(values, (size_t)count, sizeof(*values), by_size);
+    return values[count * percent / 100];
+}
+
+static void compare(void)
+{
+    static double off[PAIRS_MAX], on[PAIRS_MAX], more[PAIRS_MAX];
+    for (long pair = -WARMING; pair < pairs; pair++) {
+        double used[2];
+        int first = pair & 1;
+        used[first] = take_turn(&gateways[first]);
+        used[1 - first] = take_turn(&gateways[1 - first]);
+        if (pair < 0)
+            continue;
+        off[pair] = used[0];
+        on[pair] = used[1];
+        more[pair] = used[1] - used[0];
+    }
+    printf("off_us=%.2f on_us=%.2f more_us=%.2f more_quarter_us=%.2f more_three_quarters_us=%.2f late_percent=%.1f\n",
+           quantile(off, pairs, 50), quantile(on, pairs, 50), quantile(more, pairs, 50), quantile(more, pairs, 25),
+           quantile(more, pairs, 75), (double)late * 100 / (double)((pairs + WARMING) * 2 * bursts));
+}
+
+/* ---- start ---- */
+
+static long number(const char *text, long min, long max)
+{
+    char *end;
+    long value = strtol(text, &end, 10);
+    if (*end != '\0' || end == text || value < min || value > max)
+        fail("'%s': expected a number from %ld to %ld", text, min, max);
+    return value;
+}
+
+static void parse_gateway(struct gateway *gateway, char *address, char *pids)
+{
+    char *colon = strrchr(address, ':');
+    if (colon != NULL)
+        *colon = '\0';
+    if (colon == NULL || inet_pton(AF_INET, address, &gateway->address.sin_addr) != 1)
+        fail("'%s': expected ADDRESS:PORT", address);
+    gateway->address.sin_family = AF_INET;
+    gateway->address.sin_port = htons((uint16_t)number(colon + 1, 1, 65535));
+    for (char *pid = strtok(pids, ","); pid != NULL && gateway->pid_count < 64; pid = strtok(NULL, ","))
+        gateway->pids[gateway->pid_count++] = (int)number(pid, 1, INT_MAX);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option names[] = {{"key", 1, NULL, 'k'},    {"fake", 1, NULL, 'f'},  {"header", 1, NULL, 'H'},
+                                          {"bursts", 1, NULL, 'B'}, {"burst", 1, NULL, 'b'}, {"gap-us", 1, NULL, 'g'},
+                                          {"pairs", 1, NULL, 'p'},  {"bytes", 1, NULL, 's'}, {NULL, 0, NULL, 0}};
+    for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
+        switch (option) {
+        case 'k':
+            key = optarg;
+            break;
+        case 'f':
+            fake = optarg;
+            break;
+        case 'H':
+            header = optarg;
+            break;
+        case 'B':
+            bursts = number(optarg, 1, 100000);
+            break;
+        case 'b':
+            burst = number(optarg, 1, BURST_MAX);
+            break;
+        case 'g':
+            gap_us = number(optarg, 100, 999999);
+            break;
+        case 'p':
+            pairs = number(optarg, 1, PAIRS_MAX);
+            break;
+        case 's':
+            bytes = number(optarg, 512, BODY_MAX);
+            break;
+        default:
+            return 2;
+        }
+    }
+    if (argc - optind != 4)
+        fail("expected OFF-ADDRESS OFF-PIDS ON-ADDRESS ON-PIDS");
+    parse_gateway(&gateways[0], argv[optind], argv[optind + 1]);
+    parse_gateway(&gateways[1], argv[optind + 2], argv[optind + 3]);
+    struct itimerspec gap = {{0, gap_us * 1000}, {0, gap_us * 1000}};
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    signal(SIGPIPE, SIG_IGN);
+    compose_request();
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    timerfd_settime(timer_fd, 0, &gap, NULL);
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer_fd, &event);
+    open_conns(&gateways[0]);
+    open_conns(&gateways[1]);
+    compare();
+    return 0;
+}
