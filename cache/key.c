@@ -3,16 +3,18 @@
 #include <endian.h>
 #include <h2o/memory.h>
 #include <openssl/evp.h>
+#include <openssl/modes.h>
 #include <stdlib.h>
 
 #define SINK_SIZE 4096
+#define SINK_DIRECT 1024 /* bytes that are worth a call of their own */
 #define MAC_LEN 16
-#define MAC_PART (1 << 30) /* bytes at a time: their number is an int */
 
 struct cache_keyer {
     EVP_MD *sha256;
     EVP_MD_CTX *digest;
-    EVP_CIPHER_CTX *mac; /* with the secret; NULL: there is none, and `digest` is used */
+    GCM128_CONTEXT *mac; /* NULL: there is no secret, and `digest` is used */
+    unsigned char secret[CACHE_SECRET_LEN];
     struct body_index index;
     struct blanks blanks;
 };
@@ -23,13 +25,12 @@ struct sink {
     unsigned char bytes[SINK_SIZE];
 };
 
-static void set_secret(struct cache_keyer *keyer, const unsigned char secret[CACHE_SECRET_LEN])
+/* Stands where GCM has its block cipher, of which it asks twice: for the point at which GHASH is evaluated, and for
+ * what is added to each tag. The secret is random, and good for both: no tag is ever shown to anybody. */
+static void give_secret(const unsigned char in[16], unsigned char out[16], const void *secret)
 {
-    EVP_CIPHER *gcm = EVP_CIPHER_fetch(NULL, "AES-128-GCM", NULL);
-    keyer->mac = EVP_CIPHER_CTX_new();
-    if (gcm == NULL || keyer->mac == NULL || EVP_EncryptInit_ex2(keyer->mac, gcm, secret, NULL, NULL) != 1)
-        h2o_fatal("no AES-GCM");
-    EVP_CIPHER_free(gcm); /* counted by the context */
+    (void)in;
+    memcpy(out, secret, CACHE_SECRET_LEN);
 }
 
 struct cache_keyer *cache_keyer_create(const unsigned char *secret)
@@ -38,8 +39,12 @@ struct cache_keyer *cache_keyer_create(const unsigned char *secret)
     *keyer = (struct cache_keyer){.sha256 = EVP_MD_fetch(NULL, "SHA256", NULL), .digest = EVP_MD_CTX_new()};
     if (keyer->sha256 == NULL || keyer->digest == NULL)
         h2o_fatal("no SHA-256");
-    if (secret != NULL)
-        set_secret(keyer, secret);
+    if (secret != NULL) {
+        memcpy(keyer->secret, secret, sizeof(keyer->secret));
+        keyer->mac = CRYPTO_gcm128_new(keyer->secret, give_secret);
+        if (keyer->mac == NULL)
+            h2o_fatal("no GHASH");
+    }
     blanks_init(&keyer->blanks);
     return keyer;
 }
@@ -49,7 +54,8 @@ void cache_keyer_destroy(struct cache_keyer *keyer)
     if (keyer == NULL)
         return;
     body_index_dispose(&keyer->index);
-    EVP_CIPHER_CTX_free(keyer->mac);
+    CRYPTO_gcm128_release(keyer->mac);
+    OPENSSL_cleanse(keyer->secret, sizeof(keyer->secret));
     EVP_MD_CTX_free(keyer->digest);
     EVP_MD_free(keyer->sha256);
     free(keyer);
@@ -59,26 +65,18 @@ void cache_keyer_destroy(struct cache_keyer *keyer)
 
 static void digest_begin(const struct cache_keyer *keyer)
 {
-    static const unsigned char nonce[12]; /* always the same: no tag is ever shown to anybody */
-    if ((keyer->mac != NULL ? EVP_EncryptInit_ex2(keyer->mac, NULL, NULL, nonce, NULL)
-                            : EVP_DigestInit_ex2(keyer->digest, keyer->sha256, NULL)) != 1)
+    static const unsigned char nonce[12];
+    if (keyer->mac != NULL)
+        CRYPTO_gcm128_setiv(keyer->mac, nonce, sizeof(nonce));
+    else if (EVP_DigestInit_ex2(keyer->digest, keyer->sha256, NULL) != 1)
         h2o_fatal("no digest");
 }
 
 static void digest_add(const struct cache_keyer *keyer, const char *bytes, size_t len)
 {
-    if (keyer->mac == NULL) {
-        if (EVP_DigestUpdate(keyer->digest, bytes, len) != 1)
-            h2o_fatal("SHA-256 failed");
-        return;
-    }
-    while (len != 0) {
-        int part = len < MAC_PART ? (int)len : MAC_PART, unused;
-        if (EVP_EncryptUpdate(keyer->mac, NULL, &unused, (const unsigned char *)bytes, part) != 1)
-            h2o_fatal("GMAC failed");
-        bytes += part;
-        len -= (size_t)part;
-    }
+    if (keyer->mac != NULL ? CRYPTO_gcm128_aad(keyer->mac, (const unsigned char *)bytes, len) != 0
+                           : EVP_DigestUpdate(keyer->digest, bytes, len) != 1)
+        h2o_fatal("digest failed");
 }
 
 static void digest_end(const struct cache_keyer *keyer, struct cache_key *key)
@@ -88,11 +86,8 @@ static void digest_end(const struct cache_keyer *keyer, struct cache_key *key)
             h2o_fatal("SHA-256 failed");
         return;
     }
-    int none;
     memset(key->bytes, 0, sizeof(key->bytes));
-    if (EVP_EncryptFinal_ex(keyer->mac, key->bytes, &none) != 1 ||
-        EVP_CIPHER_CTX_ctrl(keyer->mac, EVP_CTRL_AEAD_GET_TAG, MAC_LEN, key->bytes) != 1)
-        h2o_fatal("GMAC failed");
+    CRYPTO_gcm128_tag(keyer->mac, key->bytes, MAC_LEN);
 }
 
 /* ---- what is digested ---- */
@@ -129,13 +124,13 @@ static inline void copy(unsigned char *to, const unsigned char *from, size_t len
 /* Small pieces are gathered: each call of OpenSSL's costs as much as digesting some fifty bytes. */
 static inline void sink_add(struct sink *sink, const void *bytes, size_t len)
 {
-    if (len > SINK_SIZE - sink->len) {
+    if (len >= SINK_DIRECT) {
         sink_flush(sink);
-        if (len > SINK_SIZE / 2) {
-            digest_add(sink->keyer, bytes, len);
-            return;
-        }
+        digest_add(sink->keyer, bytes, len);
+        return;
     }
+    if (len > SINK_SIZE - sink->len)
+        sink_flush(sink);
     copy(sink->bytes + sink->len, bytes, len);
     sink->len += len;
 }

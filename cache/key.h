@@ -8,9 +8,9 @@
  * Clients choose what is digested, and a collision, found at leisure, would hand one client's answer to another. So
  * keys that leave the process, to a Redis that others share, are SHA-256, which is most of what the key of a long
  * prompt costs: 0.65 ms a megabyte with the processor's SHA instructions, some four times that without. Keys that never
- * leave it are GMAC (NIST SP 800-38D) under a secret of the process: a fifth of that. Its nonce is always the same, so
- * it would be no good if tags were shown to anybody. They are not, and so all that clients can do is guess: the chance
- * that two bodies of up to a megabyte have the same key is below 2^-111, whatever they are.
+ * leave it are GHASH (NIST SP 800-38D), a polynomial of the text's blocks at a point that is a secret of the process: a
+ * fifth of that. Who saw such keys could work out the point. Nobody does, and so all that clients can do is guess: two
+ * different bodies of up to a megabyte have the same key for fewer than 2^17 of the 2^128 points, whatever they are.
  *
  * Pure but for a scratch memory: no I/O, no clock. A keyer belongs to one thread; it keeps at most CACHE_KEYER_KEEPS
  * bytes between calls. */
