@@ -10,6 +10,7 @@
 #define SORT_SIMPLE 16 /* members up to which an insertion sort is quickest */
 #define ROOM_FIRST 64
 #define OBJECT_TRIES 4 /* in a row in vain: an array's objects are not of the kind that can be skipped */
+#define RUN_WORTH 256  /* bytes without white space that are worth a run of their own */
 #define LIST_WORTH 48  /* bytes of an array's values that make it worth trying to skip more in the same way */
 
 struct indexer {
@@ -17,7 +18,6 @@ struct indexer {
     const char *p, *end, *base;
     const char *run; /* where the run begins that is not noted yet */
     bool spaced;     /* it has white space between its tokens */
-    bool strings;    /* it has strings; never both */
     uint32_t open_count;
     enum cache_key_result result;
 };
@@ -67,8 +67,23 @@ static bool end_run(struct indexer *indexer, const char *end, const char *start)
         };
     }
     indexer->run = start;
-    indexer->spaced = indexer->strings = false;
+    indexer->spaced = false;
     return true;
+}
+
+/* To be called when tokens from `start` on were skipped that have white space between them. */
+static inline bool add_spaced(struct indexer *indexer, const char *start)
+{
+    if (!indexer->spaced && start - indexer->run >= RUN_WORTH && !end_run(indexer, start, start))
+        return false;
+    indexer->spaced = true;
+    return true;
+}
+
+/* To be called when tokens from `start` on were skipped that have none. */
+static inline bool add_tight(struct indexer *indexer, const char *start)
+{
+    return !indexer->spaced || indexer->p - start < RUN_WORTH || end_run(indexer, start, start);
 }
 
 static bool leave_blanks(struct indexer *indexer)
@@ -76,9 +91,9 @@ static bool leave_blanks(struct indexer *indexer)
     const char *start = indexer->p;
     while (indexer->p != indexer->end && body_is_blank(*indexer->p))
         indexer->p++;
-    if (indexer->strings || indexer->run == start)
-        return end_run(indexer, start, indexer->p);
-    indexer->spaced = true;
+    if (indexer->run != start)
+        return add_spaced(indexer, start);
+    indexer->run = indexer->p;
     return true;
 }
 
@@ -86,24 +101,6 @@ static bool leave_blanks(struct indexer *indexer)
 static inline bool skip_blanks(struct indexer *indexer)
 {
     return indexer->p == indexer->end || !body_is_blank(*indexer->p) || leave_blanks(indexer);
-}
-
-/* To be called where strings follow. */
-static inline bool expect_strings(struct indexer *indexer, const char *start)
-{
-    if (indexer->spaced && !end_run(indexer, start, start))
-        return false;
-    indexer->strings = true;
-    return true;
-}
-
-/* To be called where tokens follow that are no strings, but have blanks between them. */
-static bool expect_spaces(struct indexer *indexer, const char *start)
-{
-    if (indexer->strings && !end_run(indexer, start, start))
-        return false;
-    indexer->spaced = true;
-    return true;
 }
 
 /* ---- tokens ---- */
@@ -143,8 +140,6 @@ static inline const char *find_name_end(const char *p, const char *end)
 static bool skip_string(struct indexer *indexer)
 {
     const char *start = indexer->p + 1, *p = find_quote(start, indexer->end);
-    if (!expect_strings(indexer, start - 1))
-        return false;
     if (p != NULL && p != start && p[-1] == '\\') {
         const char *run = p - 1;
         while (run != start && run[-1] == '\\')
@@ -154,7 +149,7 @@ static bool skip_string(struct indexer *indexer)
     if (p == NULL)
         return give_up(indexer, CACHE_KEY_INVALID);
     indexer->p = p + 1;
-    return true;
+    return add_tight(indexer, start - 1);
 }
 
 /* Skips words and the commas and single blanks between them, 16 bytes at a time, for as long as there is nothing else;
@@ -219,7 +214,7 @@ static bool skip_words(struct indexer *indexer, bool in_array)
     }
     if (indexer->p == start)
         return give_up(indexer, CACHE_KEY_INVALID);
-    return !spaced || expect_spaces(indexer, start);
+    return spaced ? add_spaced(indexer, start) : add_tight(indexer, start);
 }
 
 /* Reads the name at which the indexer stands. */
@@ -228,8 +223,6 @@ static bool read_name(struct indexer *indexer, struct body_member *member)
     const char *start = indexer->p;
     if (next(indexer) != '"')
         return give_up(indexer, CACHE_KEY_INVALID);
-    if (!expect_strings(indexer, start))
-        return false;
     const char *p = find_name_end(start + 1, indexer->end);
     if (p != indexer->end && *p == '"') {
         member->name = (uint32_t)(start + 1 - indexer->base);
@@ -395,18 +388,18 @@ static bool index_array(struct indexer *indexer, unsigned depth)
     unsigned tries = OBJECT_TRIES;
     for (;;) {
         const char *start = indexer->p;
-        bool strings = false;
+        bool spaced = false;
         if (lists && nest != 0 && (next(indexer) == '"' || next(indexer) == '[')) {
-            indexer->p = body_skip_list(start, indexer->end, &nest, depth + 1, &strings);
+            indexer->p = body_skip_list(start, indexer->end, &nest, depth + 1);
             lists = indexer->p - start >= LIST_WORTH;
-            if ((strings && !expect_strings(indexer, start)) || !skip_blanks(indexer))
+            if (!add_tight(indexer, start) || !skip_blanks(indexer))
                 return false;
         }
         if (tries != 0 && nest != 0 && nest <= depth && next(indexer) == '{') {
             start = indexer->p;
-            indexer->p = body_skip_objects(start, indexer->end);
+            indexer->p = body_skip_objects(start, indexer->end, &spaced);
             tries = indexer->p != start ? OBJECT_TRIES : tries - 1;
-            if (indexer->p != start && (!expect_strings(indexer, start) || !skip_blanks(indexer)))
+            if (!(spaced ? add_spaced(indexer, start) : add_tight(indexer, start)) || !skip_blanks(indexer))
                 return false;
         }
         if (next(indexer) == '[') {

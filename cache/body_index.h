@@ -6,8 +6,8 @@
 #include "cache/blanks.h"
 #include "cache/key.h"
 
-/* The text is a row of runs, with nothing but white space between them. A long run is as good as a short one, so there
- * are few: most bodies are written without white space or with their members in order, or both.
+/* The text is a row of runs, with nothing but white space between them: long ones without white space between their
+ * tokens, which are hashed as they stand, and others. There are few.
  *
  * Objects are noted only where their members have to be read in another order than they were written, in the order in
  * which they begin; their members stand together, in order:
@@ -17,7 +17,7 @@
  *   objects  0 from { to the last }, a and b     1 {"x":2,"w":3}, w and x */
 struct body_run {
     uint32_t first, end; /* in the text */
-    bool spaced;         /* with white space between its tokens, none of which is a string */
+    bool spaced;         /* there may be white space between its tokens */
 };
 
 struct body_place {

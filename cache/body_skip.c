@@ -1,9 +1,6 @@
 #include "cache/body_skip.h"
-#include <stddef.h>
-#include <stdint.h>
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
+#include "cache/blanks.h"
+#include "cache/block.h"
 
 /* As body_skip_escapes, for what is shorter than a block. */
 static const char *skip_rest(const char *p, const char *end)
@@ -20,36 +17,6 @@ static const char *skip_rest(const char *p, const char *end)
 
 #define TEXT_BLOCKS 6 /* without a quote */
 
-/* 64 bytes; in masks of them the first byte is bit 0. No loops over the four parts: they would live in memory. */
-struct block {
-    __m128i a, b, c, d;
-};
-
-static inline __m128i load_part(const char *p)
-{
-    return _mm_loadu_si128((const __m128i *)(const void *)p);
-}
-
-static inline struct block load(const char *p)
-{
-    return (struct block){load_part(p), load_part(p + 16), load_part(p + 32), load_part(p + 48)};
-}
-
-static inline uint64_t mask_of(__m128i a, __m128i b, __m128i c, __m128i d)
-{
-    uint64_t low = (unsigned)_mm_movemask_epi8(a) | (unsigned)_mm_movemask_epi8(b) << 16;
-    uint64_t high = (unsigned)_mm_movemask_epi8(c) | (unsigned)_mm_movemask_epi8(d) << 16;
-    return low | high << 32;
-}
-
-/* Where the byte `c` is. */
-static inline uint64_t where(const struct block *block, char c)
-{
-    __m128i byte = _mm_set1_epi8(c);
-    return mask_of(_mm_cmpeq_epi8(block->a, byte), _mm_cmpeq_epi8(block->b, byte), _mm_cmpeq_epi8(block->c, byte),
-                   _mm_cmpeq_epi8(block->d, byte));
-}
-
 /* Which of 16 bytes are of a number: digits, '-', '.'; '/' too, which counts as it is written. */
 static inline __m128i digits_in(__m128i bytes)
 {
@@ -58,41 +25,7 @@ static inline __m128i digits_in(__m128i bytes)
 
 static inline uint64_t where_digits(const struct block *block)
 {
-    return mask_of(digits_in(block->a), digits_in(block->b), digits_in(block->c), digits_in(block->d));
-}
-
-/* The bytes behind an odd number of backslashes; *carry: whether the first byte is one, of this block and then of the
- * next. Adding a run's first bit to its bits leaves one bit, behind the run; the run is odd if that bit is at an even
- * place and the first was not, or the other way round. */
-static inline uint64_t escaped_by(uint64_t slashes, uint64_t *carry)
-{
-    const uint64_t even = UINT64_C(0x5555555555555555);
-    slashes &= ~*carry;
-    uint64_t first = slashes & ~(slashes << 1), behind_odd;
-    uint64_t behind_even = (slashes + (first & even)) & ~slashes;
-    bool over = __builtin_add_overflow(slashes, first & ~even, &behind_odd);
-    uint64_t escaped = (behind_even & ~even) | (behind_odd & ~slashes & even) | *carry;
-    *carry = over;
-    return escaped;
-}
-
-/* Bit i of the result: whether bits 0 to i of `bits` have an odd sum. */
-static inline uint64_t parity_up_to(uint64_t bits)
-{
-    bits ^= bits << 1;
-    bits ^= bits << 2;
-    bits ^= bits << 4;
-    bits ^= bits << 8;
-    bits ^= bits << 16;
-    return bits ^ bits << 32;
-}
-
-/* How many bits are set; the instruction for it is not in every processor that has SSE2. */
-static inline unsigned count_bits(uint64_t bits)
-{
-    bits -= bits >> 1 & UINT64_C(0x5555555555555555);
-    bits = (bits & UINT64_C(0x3333333333333333)) + (bits >> 2 & UINT64_C(0x3333333333333333));
-    return (unsigned)(((bits + (bits >> 4)) & UINT64_C(0x0F0F0F0F0F0F0F0F)) * UINT64_C(0x0101010101010101) >> 56);
+    return block_mask(digits_in(block->a), digits_in(block->b), digits_in(block->c), digits_in(block->d));
 }
 
 /* What is before a byte, in bit 0. */
@@ -112,18 +45,18 @@ struct list_block {
 /* Reads a block, and brings `before` to its end. */
 static inline struct list_block read_list(const char *p, struct before *before)
 {
-    struct block block = load(p);
-    struct list_block list = {.quotes = where(&block, '"')};
+    struct block block = block_load(p);
+    struct list_block list = {.quotes = block_where(&block, '"')};
     uint64_t inside =
-        parity_up_to(list.quotes) ^ before->inside; /* with the quotes that open, without those that close */
+        block_parity(list.quotes) ^ before->inside; /* with the quotes that open, without those that close */
     uint64_t outside = ~(inside | list.quotes);
     uint64_t digits = where_digits(&block) & outside;
-    list.commas = where(&block, ',') & outside;
-    list.opens = where(&block, '[') & outside;
-    list.closes = where(&block, ']') & outside;
+    list.commas = block_where(&block, ',') & outside;
+    list.opens = block_where(&block, '[') & outside;
+    list.closes = block_where(&block, ']') & outside;
     uint64_t separators = list.commas | list.opens, ends = (list.quotes & ~inside) | list.closes | digits;
     uint64_t after_separator = separators << 1 | before->separator, after_end = ends << 1 | before->end;
-    uint64_t bad = where(&block, '\\') | (outside & ~(digits | separators | list.closes));
+    uint64_t bad = block_where(&block, '\\') | (outside & ~(digits | separators | list.closes));
     bad |= ((list.quotes & inside) | list.opens) & ~after_separator;
     bad |= digits & ~(after_separator | digits << 1 | before->digit);
     bad |= list.commas & ~after_end;
@@ -131,6 +64,24 @@ static inline struct list_block read_list(const char *p, struct before *before)
     list.good = bad != 0 ? (bad & (0 - bad)) - 1 : ~UINT64_C(0);
     *before = (struct before){0 - (inside >> 63), separators >> 63, list.opens >> 63, digits >> 63, ends >> 63};
     return list;
+}
+
+/* Whether the brackets of a block that has no strings keep within the nest: sums of 1 and -1 for them, up to each byte.
+ */
+static inline bool keeps_nest(const char *p, unsigned nest, unsigned nest_max)
+{
+    __m128i sum = _mm_setzero_si128(), low = sum, high = sum;
+    for (int i = 0; i < 64; i += 16) {
+        __m128i bytes = block_part(p + i), before = _mm_set1_epi8((char)(_mm_extract_epi16(sum, 7) >> 8));
+        sum = _mm_sub_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(']')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('[')));
+        sum = _mm_add_epi8(sum, _mm_slli_si128(sum, 1));
+        sum = _mm_add_epi8(sum, _mm_slli_si128(sum, 2));
+        sum = _mm_add_epi8(sum, _mm_slli_si128(sum, 4));
+        sum = _mm_add_epi8(_mm_add_epi8(sum, _mm_slli_si128(sum, 8)), before);
+        low = _mm_or_si128(low, _mm_cmplt_epi8(sum, _mm_set1_epi8((char)(1 - (int)nest))));
+        high = _mm_or_si128(high, _mm_cmpgt_epi8(sum, _mm_set1_epi8((char)(nest_max - nest))));
+    }
+    return _mm_movemask_epi8(_mm_or_si128(low, high)) == 0;
 }
 
 /* Goes through a block's brackets; those at which there are too many or too few are not good. */
@@ -150,35 +101,34 @@ const char *body_skip_escapes(const char *p, const char *end)
 {
     uint64_t carry = 0;
     for (; end - p >= 64; p += 64) {
-        struct block block = load(p);
-        uint64_t quotes = where(&block, '"') & ~escaped_by(where(&block, '\\'), &carry);
+        struct block block = block_load(p);
+        uint64_t quotes = block_where(&block, '"') & ~block_escaped(block_where(&block, '\\'), &carry);
         if (quotes != 0)
             return p + __builtin_ctzll(quotes);
     }
     return skip_rest(p + (carry != 0 && p != end), end);
 }
 
-const char *body_skip_list(const char *p, const char *end, unsigned *nest, unsigned nest_max, bool *strings)
+const char *body_skip_list(const char *p, const char *end, unsigned *nest, unsigned nest_max)
 {
     struct before before = {.separator = 1};
     const char *done = p;
     unsigned depth = *nest;
     for (; end - p >= 64; p += 64) {
         struct list_block list = read_list(p, &before);
-        if ((list.opens | list.closes) != 0)
+        if ((list.opens | list.closes) != 0 && (list.quotes != 0 || !keeps_nest(p, depth, nest_max)))
             limit_nest(&list, depth, nest_max);
         uint64_t commas = list.commas & list.good;
-        *strings |= list.quotes != 0; /* a comma may follow in a block that has none */
         if (commas != 0) {
             unsigned last = 63 - (unsigned)__builtin_clzll(commas);
             uint64_t upto = ~UINT64_C(0) >> (63 - last);
             done = p + last + 1;
-            *nest = depth + count_bits(list.opens & upto) - count_bits(list.closes & upto);
+            *nest = depth + block_count(list.opens & upto) - block_count(list.closes & upto);
         }
         /* A long text is for others. */
         if (list.good != ~UINT64_C(0) || (list.quotes | list.commas | list.opens | list.closes) == 0)
             break;
-        depth += count_bits(list.opens) - count_bits(list.closes);
+        depth += block_count(list.opens) - block_count(list.closes);
     }
     return done;
 }
@@ -192,10 +142,10 @@ struct quotes {
 
 static inline void read_quotes(struct quotes *quotes)
 {
-    struct block block = load(quotes->block);
+    struct block block = block_load(quotes->block);
     quotes->slashes_before = quotes->slashes;
-    quotes->slashes = where(&block, '\\');
-    quotes->left = where(&block, '"') & ~escaped_by(quotes->slashes, &quotes->carry);
+    quotes->slashes = block_where(&block, '\\');
+    quotes->left = block_where(&block, '"') & ~block_escaped(quotes->slashes, &quotes->carry);
 }
 
 /* The next quote; NULL if it is within the last 64 bytes, or far away: a long text is for others. */
@@ -230,15 +180,30 @@ static inline const char *skip_word(const char *p, const char *end)
     return p != start && end - p > 2 ? p : NULL;
 }
 
+__attribute__((noinline)) static const char *leave_spaces(const char *p, const char *end, bool *spaced)
+{
+    *spaced |= body_is_blank(*p);
+    while (end - p > 2 && body_is_blank(*p))
+        p++;
+    return p;
+}
+
+/* Skips white space, but not the last byte of the text; *spaced becomes true if there was some. */
+static inline const char *skip_spaces(const struct quotes *quotes, const char *p, bool *spaced)
+{
+    return (unsigned char)*p > ' ' ? p : leave_spaces(p, quotes->end, spaced);
+}
+
 /* The place behind the object that begins at `p`; NULL if it is not of the simple kind. */
-static inline const char *skip_object(struct quotes *quotes, const char *p)
+static inline const char *skip_object(struct quotes *quotes, const char *p, bool *spaced)
 {
     struct span before = {NULL, 0};
-    if (*++p == '}')
+    p = skip_spaces(quotes, p + 1, spaced);
+    if (*p == '}')
         return p + 1;
-    for (;; p++) {
+    for (;; p = skip_spaces(quotes, p + 1, spaced)) {
         const char *behind = skip_text(quotes, p);
-        if (behind == NULL || *behind != ':')
+        if (behind == NULL)
             return NULL;
         struct span name = {p + 1, (size_t)(behind - p) - 2};
         if (before.base != NULL && body_compare_names(before, name) >= 0)
@@ -248,9 +213,14 @@ static inline const char *skip_object(struct quotes *quotes, const char *p)
         if (slashes && memchr(name.base, '\\', name.len) != NULL)
             return NULL;
         before = name;
-        p = behind[1] == '"' ? skip_text(quotes, behind + 1) : skip_word(behind + 1, quotes->end);
+        behind = skip_spaces(quotes, behind, spaced);
+        if (*behind != ':')
+            return NULL;
+        p = skip_spaces(quotes, behind + 1, spaced);
+        p = *p == '"' ? skip_text(quotes, p) : skip_word(p, quotes->end);
         if (p == NULL)
             return NULL;
+        p = skip_spaces(quotes, p, spaced);
         if (*p == '}')
             return p + 1;
         if (*p != ',')
@@ -258,23 +228,31 @@ static inline const char *skip_object(struct quotes *quotes, const char *p)
     }
 }
 
-const char *body_skip_objects(const char *p, const char *end)
+const char *body_skip_objects(const char *p, const char *end, bool *spaced)
 {
     struct quotes quotes = {.block = p, .end = end};
     const char *done = p;
     if (end - p < 2 * 64)
         return p;
     read_quotes(&quotes);
-    while (end - p > 2 * 64 && *p == '{' && (p = skip_object(&quotes, p)) != NULL && *p == ',')
+    while (end - p > 2 * 64 && *p == '{') {
+        p = skip_object(&quotes, p, spaced);
+        if (p == NULL)
+            break;
+        p = skip_spaces(&quotes, p, spaced);
+        if (*p != ',')
+            break;
         done = ++p;
+        p = skip_spaces(&quotes, p, spaced);
+    }
     return done;
 }
 
 #else
 
-const char *body_skip_objects(const char *p, const char *end)
+const char *body_skip_objects(const char *p, const char *end, bool *spaced)
 {
-    (void)end;
+    (void)end, (void)spaced;
     return p;
 }
 
@@ -283,9 +261,9 @@ const char *body_skip_escapes(const char *p, const char *end)
     return skip_rest(p, end);
 }
 
-const char *body_skip_list(const char *p, const char *end, unsigned *nest, unsigned nest_max, bool *strings)
+const char *body_skip_list(const char *p, const char *end, unsigned *nest, unsigned nest_max)
 {
-    (void)end, (void)nest, (void)nest_max, (void)strings;
+    (void)end, (void)nest, (void)nest_max;
     return p;
 }
 

@@ -12,13 +12,13 @@ const char *body_skip_escapes(const char *p, const char *end);
 /* Skips values of an array, and of arrays in it, and the commas behind them: digits, plain strings and brackets with
  * nothing between them. `p` is where a value begins, within `*nest` arrays. Returns the place behind the last comma for
  * which all before it is good, with *nest arrays open there, at least 1 and at most `nest_max`; `p` if there is none.
- * *strings becomes true if there may be a string among the values. */
-const char *body_skip_list(const char *p, const char *end, unsigned *nest, unsigned nest_max, bool *strings);
+ */
+const char *body_skip_list(const char *p, const char *end, unsigned *nest, unsigned nest_max);
 
 /* Skips objects of an array and the commas behind them: members in order, with plain names, whose values are strings,
- * numbers and words, and no white space. `p` is where an object begins. Returns the place behind the last comma for
- * which all before it is so; `p` if there is none. */
-const char *body_skip_objects(const char *p, const char *end);
+ * numbers and words. `p` is where an object begins. Returns the place behind the last comma for which all before it is
+ * so; `p` if there is none. *spaced becomes true if there may be white space between the tokens. */
+const char *body_skip_objects(const char *p, const char *end, bool *spaced);
 
 /* The order of names: the one that compares quickest, by length first. */
 static inline int body_compare_names(struct span a, struct span b)

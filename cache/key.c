@@ -8,6 +8,7 @@
 
 #define SINK_SIZE 4096
 #define SINK_DIRECT 1024 /* bytes that are worth a call of their own */
+#define SINK_ROOM 64     /* white space is dropped from so many bytes at once */
 #define MAC_LEN 16
 
 struct cache_keyer {
@@ -150,13 +151,14 @@ static inline void sink_span(struct sink *sink, struct span span)
 
 static void sink_without_blanks(struct sink *sink, const char *p, const char *end)
 {
+    struct blanks_state state = {0};
     while (p != end) {
-        if (sink->len == SINK_SIZE)
+        if (SINK_SIZE - sink->len < SINK_ROOM)
             sink_flush(sink);
         size_t n = SINK_SIZE - sink->len;
         if (n > (size_t)(end - p))
             n = (size_t)(end - p);
-        sink->len += blanks_drop(&sink->keyer->blanks, sink->bytes + sink->len, p, n);
+        sink->len += blanks_drop(&sink->keyer->blanks, &state, sink->bytes + sink->len, p, n);
         p += n;
     }
 }
