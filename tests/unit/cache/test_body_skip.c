@@ -144,8 +144,8 @@ static struct cache_key key_of_text(size_t len, size_t place, size_t more)
     return key;
 }
 
-/* Wherever blocks, runs and the digest's pieces end, blanks within a text count, though those between the numbers before
- * it do not. */
+/* Wherever blocks, runs and the digest's pieces end, blanks within a text count, though those between the numbers
+ * before it do not. */
 START_TEST(blanks_in_a_text_that_is_skipped_count)
 {
     for (size_t len = 2; len < 4200; len += len == 600 ? 3300 : 1) {
