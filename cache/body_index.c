@@ -225,10 +225,9 @@ static bool read_name(struct indexer *indexer, struct body_member *member)
         return give_up(indexer, CACHE_KEY_INVALID);
     const char *p = find_name_end(start + 1, indexer->end);
     if (p != indexer->end && *p == '"') {
-        member->name = (uint32_t)(start + 1 - indexer->base);
-        member->name_len = (uint32_t)(p - start - 1);
-        member->escaped = false;
-        member->start_run = indexer->index->run_count;
+        *member = (struct body_member){.name = (uint32_t)(start + 1 - indexer->base),
+                                       .name_len = (uint32_t)(p - start - 1),
+                                       .start_run = indexer->index->run_count};
         indexer->p = p + 1;
         return true;
     }
@@ -279,7 +278,8 @@ static bool sort_members(struct body_index *index, struct body_member *members, 
         if (at == i)
             continue;
         struct body_member member = members[i];
-        memmove(&members[at + 1], &members[at], (i - at) * sizeof(member));
+        for (size_t k = i; k != at; k--)
+            members[k] = members[k - 1];
         members[at] = member;
     }
     return true;
