@@ -73,10 +73,29 @@ START_TEST(every_pattern_of_eight)
 }
 END_TEST
 
+/* An escaped quote ends no string, wherever blocks end. */
+START_TEST(escapes_at_any_place)
+{
+    struct blanks blanks;
+    char text[256];
+    blanks_init(&blanks);
+    for (size_t place = 1; place < 200; place++) {
+        memset(text, 'a', sizeof(text));
+        text[0] = '"';
+        text[place] = '\\';
+        text[place + 1] = '"';
+        text[place + 2] = ' ';
+        for (size_t piece = 64; piece <= 256; piece *= 2)
+            expect_kept(&blanks, text, sizeof(text), piece);
+    }
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("blanks");
     tcase_add_test(tests, what_is_no_blank_stays_in_order);
     tcase_add_test(tests, every_pattern_of_eight);
+    tcase_add_test(tests, escapes_at_any_place);
     return run_suite("blanks", tests);
 }

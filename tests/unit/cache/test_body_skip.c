@@ -106,6 +106,24 @@ START_TEST(a_list_is_not_too_deep)
 }
 END_TEST
 
+/* A bracket too many ends the outermost array, even if there is one to open another. */
+START_TEST(a_list_does_not_end_in_its_middle)
+{
+    for (int place = 0; place <= 80; place++) {
+        struct strbuf body;
+        struct cache_key key;
+        strbuf_init(&body, BODY_MAX);
+        strbuf_puts(&body, "{\"input\":[1,");
+        for (int i = 0; i < 80; i++)
+            strbuf_puts(&body, i == place ? "[1]],[[1]," : i % 3 == 0 ? "[[1],2]," : "[],");
+        strbuf_puts(&body, "1]}");
+        ck_assert_int_eq(make((struct span){body.base, body.len}, &key),
+                         place < 80 ? CACHE_KEY_INVALID : CACHE_KEY_MADE);
+        strbuf_dispose(&body);
+    }
+}
+END_TEST
+
 START_TEST(a_list_that_is_skipped_has_the_key_of_one_that_is_not)
 {
     struct strbuf tight, spaced;
@@ -277,6 +295,7 @@ int main(void)
     tcase_add_test(tests, a_string_ends_at_the_quote_that_is_not_escaped);
     tcase_add_test(tests, a_list_that_is_skipped_is_a_good_one);
     tcase_add_test(tests, a_list_is_not_too_deep);
+    tcase_add_test(tests, a_list_does_not_end_in_its_middle);
     tcase_add_test(tests, a_list_that_is_skipped_has_the_key_of_one_that_is_not);
     tcase_add_test(tests, blanks_in_a_text_that_is_skipped_count);
     tcase_add_test(tests, objects_that_are_skipped_are_good_ones);
