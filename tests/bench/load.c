@@ -14,6 +14,8 @@
  * - load use: asks nothing; tells what --pids use within --seconds, or have used until now, and from when to when (Unix
  *   time)
  *
+ * How busy the processors were while it was measured says which side was too slow, if one was.
+ *
  * --bytes N makes the request's body N bytes long; with --serial N each body is another one: its number, from N on,
  * stands in the prompt. --header TEXT must begin a header line of each answer, as in "x-cache: hit". */
 #include "load_conn.h"
@@ -294,10 +296,12 @@ static void report(void)
         fail("the gateway used no processor time: wrong --pids?");
     printf("answers=%ld events=%llu body_bytes=%llu", run.done, (unsigned long long)run.events,
            (unsigned long long)run.body_bytes);
-    if (options.mode == STREAMS && options.pid_count != 0)
+    if (options.mode == STREAMS && options.pid_count != 0) {
+        print_busy(&run.during_start, &run.during_end);
         printf(" events_per_second=%.0f cpu_us_per_event=%.3f kib_per_stream=%.3f",
                (double)run.events_in_window / seconds, cpu_us / (double)run.events_in_window,
                ((double)run.during_end.rss_kib - (double)run.before.rss_kib) / (double)options.count);
+    }
     if (is_closed_loop())
         printf(" requests_per_second=%.0f cpu_us_per_request=%.3f busy_percent=%.1f",
                (double)run.done_in_window / seconds, cpu_us / (double)run.done_in_window, cpu_us / seconds / 1e4);
@@ -323,9 +327,12 @@ static void report_use(void)
     use = use_now();
     gettimeofday(&now, NULL);
     uint64_t to = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_usec;
-    printf("cpu_us=%.0f rss_kib=%llu from=%llu to=%llu\n", (double)(use.cpu_ns - before.cpu_ns) / 1e3,
+    printf("cpu_us=%.0f rss_kib=%llu from=%llu to=%llu", (double)(use.cpu_ns - before.cpu_ns) / 1e3,
            (unsigned long long)use.rss_kib,
            (unsigned long long)(options.seconds != 0 ? to - (use.at_us - before.at_us) : to), (unsigned long long)to);
+    if (options.seconds != 0)
+        print_busy(&before, &use);
+    printf("\n");
 }
 
 static long number(const char *text, long min, long max)

@@ -1,5 +1,6 @@
 /* What the gateway's processes have used: processor time and resident memory, from /proc. Processor time counts all
- * threads that still live. */
+ * threads that still live. And how busy, with whatever, processor 0 (the gateway's) and 1 (load and model server) were.
+ */
 #ifndef WEIR_TESTS_LOAD_USE_H
 #define WEIR_TESTS_LOAD_USE_H
 
@@ -9,6 +10,7 @@
 
 struct use {
     uint64_t at_us, cpu_ns, rss_kib;
+    uint64_t ticks[2], idle[2]; /* of processors 0 and 1 */
 };
 
 static inline uint64_t cpu_ns_of(int pid)
@@ -49,6 +51,36 @@ static inline uint64_t rss_kib_of(int pid)
     return kib;
 }
 
+static inline void read_processors(struct use *use)
+{
+    char line[512];
+    FILE *file = fopen("/proc/stat", "r");
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+        unsigned processor;
+        uint64_t ticks[8] = {0};
+        if (sscanf(line, "cpu%u %lu %lu %lu %lu %lu %lu %lu %lu", &processor, &ticks[0], &ticks[1], &ticks[2],
+                   &ticks[3], &ticks[4], &ticks[5], &ticks[6], &ticks[7]) != 9 ||
+            processor > 1)
+            continue;
+        for (int i = 0; i < 8; i++)
+            use->ticks[processor] += ticks[i];
+        use->idle[processor] = ticks[3] + ticks[4]; /* nothing to do, or nothing but disks to wait for */
+    }
+    if (file != NULL)
+        fclose(file);
+}
+
+/* How much of a processor the gateway took between two times, and how busy both were: three percentages. */
+static inline void print_busy(const struct use *from, const struct use *to)
+{
+    printf(" gateway_percent=%.0f", (double)(to->cpu_ns - from->cpu_ns) / (double)(to->at_us - from->at_us) / 10);
+    for (int i = 0; i < 2; i++) {
+        uint64_t ticks = to->ticks[i] - from->ticks[i];
+        printf(" busy%d_percent=%.0f", i,
+               ticks != 0 ? 100 - 100 * (double)(to->idle[i] - from->idle[i]) / (double)ticks : 0);
+    }
+}
+
 static inline struct use use_of(const int *pids, int count)
 {
     struct use use = {.at_us = now_us()};
@@ -56,6 +88,7 @@ static inline struct use use_of(const int *pids, int count)
         use.cpu_ns += cpu_ns_of(pids[i]);
         use.rss_kib += rss_kib_of(pids[i]);
     }
+    read_processors(&use);
     return use;
 }
 

@@ -49,12 +49,17 @@ build_tools() {
     cat "$tmp/cert.pem" "$tmp/key.pem" >"$tmp/both.pem"
 }
 
+# Linux gives connect() the even half of ip_local_port_range first, 14,116 ports by default; once a gateway has so many
+# connections to one address, it searches all of them before each further one, for milliseconds. So the model server has
+# two addresses; a gateway uses those in `servers`.
 start_fake() {
-    taskset -c 1 "$tmp/model_fake" --listen 127.0.0.1:0 >"$tmp/fake.out" &
+    taskset -c 1 "$tmp/model_fake" --listen 127.0.0.1:0 --listen 127.0.0.1:0 >"$tmp/fake.out" &
     fake_pid=$!
     for _ in 1 2 3 4 5 6 7 8 9 10; do
-        fake=$(sed -n 's/^listening on //p' "$tmp/fake.out")
-        [ -n "$fake" ] && return
+        both_fakes=$(sed -n 's/^listening on //p' "$tmp/fake.out" | paste -s -d ' ')
+        fake=${both_fakes%% *}
+        servers=$fake
+        [ "$both_fakes" != "$fake" ] && return
         sleep 0.1
     done
     die "the model-server fake does not start"
@@ -97,7 +102,9 @@ http {
     client_max_body_size 4m;
     client_body_buffer_size 2m;
     upstream model {
-        server $fake;
+END
+    printf '        server %s;\n' $servers # a list
+    cat <<END
         keepalive 1024;
         keepalive_requests 1000000;
     }
@@ -183,7 +190,10 @@ weir_files() {
 start_weir() {
     name=$1
     transport=$3
-    set -- --listen "$2" --backend "http://$fake" --log-format json
+    set -- --listen "$2" --log-format json
+    for server in $servers; do
+        set -- "$@" --backend "http://$server"
+    done
     processor=0
     workers=1
     if [ "$name" = weir-2 ]; then

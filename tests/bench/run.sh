@@ -18,7 +18,7 @@
 # first     W5: 500 requests/s whether or not earlier ones were answered: added time to the first token, over HTTP/2 to the
 #           end of the answer (5 events, all at once)
 # pair      (only if asked for) W2 of nginx and weir at the same time, for machines that have much else to do
-# scale     the events of W2 spread over 5,000 and 15,000 streams
+# scale     5,000 events/s in all from 500, from 5,000 and from 15,000 streams
 # workers   W2 with two workers, on both processors
 # prompts   requests of 1 KB, 100 KB and 1 MB
 # hits      a prompt of 2 KB is answered again and again, over 32 connections, with the same stream of 100 events, from weir's
@@ -65,6 +65,7 @@ weir=${WEIR:-build/weir}
 gateways=${GATEWAYS:-relay nginx haproxy weir weir-all}
 record=${RECORD-tests/bench/RECORD.md}
 key=bench-key-123456
+streams=
 if [ "$rounds" = quick ]; then
     rounds=1
     record=
@@ -139,11 +140,30 @@ run_kind() {
             esac
         fi
         for gateway in $turn; do
-            if speaks "$gateway" "$transport" && measures "$gateway" "$2"; then
+            if ! speaks "$gateway" "$transport" || ! measures "$gateway" "$2"; then
+                continue
+            elif [ "$2" = scale ]; then
+                run_scale "$1" "$gateway" "$transport"
+            else
                 measure "$1" "$gateway" "$2" "$transport"
             fi
         done
     done
+}
+
+# run_scale ROUND GATEWAY TRANSPORT: for each number of streams that the open files allow: a gateway has two for each over
+# HTTP/1.1, hardly more than one over HTTP/2
+run_scale() {
+    for streams in 500 5000 15000; do
+        needed=$((streams + 1000))
+        [ "$3" != h1 ] || needed=$((2 * streams + 1000))
+        if [ "$open_files" -ge "$needed" ]; then
+            measure "$1" "$2" scale "$3"
+        else
+            echo "  round $1  $2: $streams streams over $3 are left out: they need 'ulimit -n $needed'"
+        fi
+    done
+    streams=
 }
 
 # measures GATEWAY KIND: linear costs and prompts are of the plain gateways; two workers are those of two gateways

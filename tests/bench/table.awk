@@ -137,6 +137,21 @@ function feature(label, request, event,    cells, any) {
         line(cells "|" text)
 }
 
+# A measure of "scale" over both transports; the label has a %s for the number of streams.
+function scale(name, label,    i, k, streams, words_of) {
+    split("500 5000 15000", streams, " ")
+    split("500 5,000 15,000", words_of, " ")
+    for (i = 1; i <= 3; i += 2)
+        for (k = 1; k <= 3; k++)
+            row(sprintf(label, words_of[k]) (i == 1 ? "" : ", HTTP/2"),
+                transport[i] ".scale_" streams[k] "_" name)
+}
+
+# The goal that an event costs with so many streams what it costs with 500.
+function linear(transport, streams, label) {
+    goal(label, 1.2, transport ".scale_" streams "_us_per_event", "self", transport ".scale_500_us_per_event")
+}
+
 # A goal: that a ratio (or with other = "" the value itself) of weir is at most `most`; beside it that of weir with all on.
 function goal(label, most, name, other, other_name,    who, cells, i) {
     cells = label
@@ -169,14 +184,10 @@ END {
     rows_over("W4 5,000 open streams: KiB each", "kib_per_stream")
     rows_over("W5 500 requests/s: added p50 us", "added p50_us")
     rows_over("W5 500 requests/s: added p99 us", "added p99_us")
-    row("5,000 streams x 5 events/s: CPU us/event", "h1.scale_5000_us_per_event")
-    row("15,000 streams x 1.7 events/s: CPU us/event", "h1.scale_15000_us_per_event")
-    row("15,000 streams x 1.7 events/s, HTTP/2: CPU us/event", "h2.scale_15000_us_per_event")
-    row("500 streams: KiB each", "h1.small_kib_per_stream")
-    row("5,000 busy streams: KiB each", "h1.scale_5000_kib")
-    row("15,000 busy streams: KiB each", "h1.scale_15000_kib")
-    row("500 streams, HTTP/2: KiB each", "h2.small_kib_per_stream")
-    row("15,000 busy streams, HTTP/2: KiB each", "h2.scale_15000_kib")
+    scale("us_per_event", "5,000 events/s of %s streams: CPU us/event")
+    scale("kib", "%s of these streams: KiB each")
+    row("500 streams of W2: KiB each", "h1.small_kib_per_stream")
+    row("500 streams of W2, HTTP/2: KiB each", "h2.small_kib_per_stream")
     row("W2 with two workers: CPU us/event", "h1.two_us_per_event")
     row("prompt of 1 KB: CPU us/request", "h1.prompt_1_us")
     row("prompt of 100 KB: CPU us/request", "h1.prompt_100_us")
@@ -216,9 +227,10 @@ END {
     goal("cache hit at most nginx's proxy_cache", 1, "cpu_us_per_hit", "nginx", "cpu_us_per_hit")
     goal("a cache miss adds at most 5 us to a 2 KB request", 5, "miss_request", "")
     goal("prompt of 100 KB at most 1.50 x nginx", 1.5, "h1.prompt_100_us", "nginx", "h1.prompt_100_us")
-    goal("5,000 streams: CPU/event at most 1.20 x that of 500", 1.2, "h1.scale_5000_us_per_event", "self", "h1.us_per_event")
-    goal("15,000 streams: CPU/event at most 1.20 x that of 500", 1.2, "h1.scale_15000_us_per_event", "self", "h1.us_per_event")
-    goal("15,000 over HTTP/2: CPU/event at most 1.20 x that of 500", 1.2, "h2.scale_15000_us_per_event", "self", "h2.us_per_event")
+    linear("h1", "5000", "5,000 streams: CPU/event at most 1.20 x that of 500")
+    linear("h1", "15000", "15,000 streams: CPU/event at most 1.20 x that of 500")
+    linear("h2", "5000", "5,000 over HTTP/2: CPU/event at most 1.20 x that of 500")
+    linear("h2", "15000", "15,000 over HTTP/2: CPU/event at most 1.20 x that of 500")
     goal("two workers: CPU/event at most 1.20 x that of one", 1.2, "h1.two_us_per_event", "self", "h1.us_per_event")
     flush_table()
     if (failed) {

@@ -78,13 +78,35 @@ learn_answer() {
     answer_bytes=$(value body_bytes "$line")
 }
 
-# paced_load GATEWAY TRANSPORT ADDRESS PIDS STREAMS PACE_MS RAMP_MS SECONDS: all streams open, each with an event every
-# PACE_MS, measured for SECONDS; prints cpu_us_per_event and kib_per_stream. Fails if the load could not be kept up.
+# who_was_slow LINE: what LINE of load tells of the processors, on stderr
+who_was_slow() {
+    echo "$1" | tr ' ' '\n' | awk -F = '
+        { value[$1] = $2 }
+        END {
+            who = "neither processor was full while it was measured"
+            if (value["busy0_percent"] >= 95)
+                who = "other work on the machine left the gateway too little"
+            if (value["busy1_percent"] >= 95)
+                who = "load generator and model server (or other work on their processor) were too slow"
+            if (value["gateway_percent"] >= 90)
+                who = "the gateway was too slow"
+            printf "run.sh: %s: the gateway took %d %% of a processor; 0 was %d %% busy, 1 (load, model server) %d %%\n", who,
+                value["gateway_percent"], value["busy0_percent"], value["busy1_percent"]
+        }' >&2
+}
+
+# paced_load GATEWAY TRANSPORT ADDRESS PIDS STREAMS PACE_MS RAMP_MS SECONDS [SPREAD_MS]: all streams open, each with an
+# event every PACE_MS, measured for SECONDS; prints cpu_us_per_event and kib_per_stream. Fails if the load could not be
+# kept up, and says which side was too slow. With SPREAD_MS the streams' events come evenly spread over so much time,
+# however the streams were opened; otherwise those of streams opened together come together.
 paced_load() {
     paced_count=$5
     pace=$6
     ramp=$7
-    tokens=$((($7 + $8 * 1000 + 2500) / pace + 2)) # they may open a little late
+    spread=${9:-0}
+    tokens=$((($7 + $8 * 1000 + spread + 2500) / pace + 2)) # they may open a little late
+    paced_fake="events=$tokens,pace_ms=$pace"
+    [ "$spread" = 0 ] || paced_fake="$paced_fake,spread_ms=$spread"
     learn_answer "events=$tokens"
     case $2 in
     h2*)
@@ -93,11 +115,12 @@ paced_load() {
         ;;
     esac
     line=$(load_gateway "$1" "$2" streams "$3" --pids "$4" --count "$paced_count" --ramp-ms "$ramp" --seconds "$8" \
-        --fake "events=$tokens,pace_ms=$pace" --events "$answer_events") || return 1
+        --fake "$paced_fake" --events "$answer_events") || return 1
     echo "$line"
     enough=$((paced_count * 900 / pace))
-    [ "$pace" -ge 1000 ] || [ "$(value events_per_second "$line")" -ge $enough ] && return
+    [ $(($8 * 1000)) -le "$pace" ] || [ "$(value events_per_second "$line")" -ge $enough ] && return
     echo "run.sh: only $(value events_per_second "$line") events/s of $((paced_count * 1000 / pace))" >&2
+    who_was_slow "$line"
     return 1
 }
 
@@ -106,22 +129,27 @@ paced_load() {
 paced_h2() {
     before=$(taskset -c 1 "$tmp/load" use --pids "$3")
     rm -f "$tmp/h2.log"
-    h2_load "$2" "$1" stream "events=$tokens,pace_ms=$pace" "$paced_count" -c $((paced_count / 100)) -m 100 \
-        --rps $((100000 / ramp)) --log-file="$tmp/h2.log" >"$tmp/h2.line" &
+    h2_load "$2" "$1" stream "$paced_fake" "$paced_count" -c $((paced_count / 100)) -m 100 \
+        --rps "$(awk -v ramp="$ramp" 'BEGIN { printf "%.3f", 100000 / ramp }')" --log-file="$tmp/h2.log" >"$tmp/h2.line" &
     h2_pid=$!
-    sleep $((ramp / 1000 + 1))
+    sleep $(((ramp + spread) / 1000 + 1))
     during=$(taskset -c 1 "$tmp/load" use --pids "$3" --seconds "$4") || true
     wait $h2_pid || return 1
     same_bytes "$(cat "$tmp/h2.line")" "$paced_count" "$answer_bytes" || return 1
     awk -v from="$(value from "$during")" -v to="$(value to "$during")" -v count="$paced_count" \
-        -v longest=$((tokens * pace * 1000 + 1000000)) '
+        -v longest=$(((tokens * pace + spread) * 1000 + 1000000)) '
         $1 <= from && $1 + $3 >= to { open++ }
         $3 > longest { late++ }
+        $3 > most { most = $3 }
         END {
             if (open == count && !late) exit 0
-            printf "run.sh: of %d streams over HTTP/2 %d were open all the time, %d late\n", count, open, late
+            printf "run.sh: of %d streams over HTTP/2 %d were open all the time, %d late, by at most %.1f s\n", count, open,
+                late, (most - longest) / 1e6 + 1
             exit 1
-        }' "$tmp/h2.log" >&2 || return 1
+        }' "$tmp/h2.log" >&2 || {
+        who_was_slow "$during"
+        return 1
+    }
     awk -v cpu="$(value cpu_us "$during")" -v rss="$(value rss_kib "$during")" -v was="$(value rss_kib "$before")" \
         -v count="$paced_count" -v us=$(($(value to "$during") - $(value from "$during"))) -v pace="$pace" 'BEGIN {
             printf "cpu_us_per_event=%.3f kib_per_stream=%.3f\n", cpu / (count * us / (pace * 1000)), (rss - was) / count }'
@@ -209,20 +237,10 @@ measure_prompts() {
     done
 }
 
-# The same events each second, spread over more streams. 15,000 take 30,000 open files over HTTP/1.1.
+# The same 5,000 events each second, evenly in time, from 500, 5,000 or 15,000 streams, which are opened at 2,000 a second.
 measure_scale() {
-    figures=
-    for count in 5000 15000; do
-        if [ "$2" = h1 ] && [ "$open_files" -lt $((2 * count + 1000)) ]; then
-            [ -f "$tmp/told" ] || echo "run.sh: $count streams over HTTP/1.1 are left out: they need 'ulimit -n' $((2 * count + 1000))" >&2
-            touch "$tmp/told"
-            continue
-        fi
-        [ "$2.$count" != h2.5000 ] || continue
-        line=$(paced_load "$1" "$2" "$address" "$pids" $count $((count / 25)) $((count * 2 / 5)) 4) || return 1
-        figures="$figures scale_${count}_us_per_event=$(value cpu_us_per_event "$line")"
-        figures="$figures scale_${count}_kib=$(value kib_per_stream "$line")"
-    done
+    line=$(paced_load "$1" "$2" "$address" "$pids" "$streams" $((streams / 5)) $((streams / 2)) 6 $((streams / 5))) &&
+        figures="scale_${streams}_us_per_event=$(value cpu_us_per_event "$line") scale_${streams}_kib=$(value kib_per_stream "$line")"
 }
 
 measure_workers() {
@@ -232,11 +250,13 @@ measure_workers() {
 
 # measure ROUND GATEWAY KIND TRANSPORT: tries once more if something went wrong, as on a machine that was busy just then
 measure() {
-    measure_once "$@" || measure_once "$@" || note "$1" "$2" "$4.$3" failed
+    measure_once "$@" || measure_once "$@" || note "$1" "$2" "$4.$3${streams:+_$streams}" failed
 }
 
 # measure_once ROUND GATEWAY KIND TRANSPORT: one measurement in a fresh process
 measure_once() {
+    servers=$fake
+    [ "$3" != scale ] || servers=$both_fakes
     case $2 in
     direct*)
         address=$fake

@@ -29,6 +29,13 @@ static struct {
     unsigned char digest[32];
 } last;
 
+/* Requests that come at the same time get parts far from each other: multiples of the golden ratio, modulo 1. */
+static uint64_t part_of_spread(const struct conn *conn)
+{
+    uint64_t part = (stats.requests * 2654435769u) & 0xffffffff;
+    return part * ((uint64_t)conn->behave.spread_ms * 1000) >> 32;
+}
+
 /* Goes on with the answer as far as time and the socket allow. False: gone and freed. */
 static bool advance(struct conn *conn)
 {
@@ -63,9 +70,10 @@ static bool advance(struct conn *conn)
             break;
         case OPENING:
             conn->phase = STREAMING;
-            if (conn->behave.first_ms > 0)
-                timer_arm(conn, now_us() + (uint64_t)conn->behave.first_ms * 1000);
-            conn->due_us = now_us() + (uint64_t)conn->behave.first_ms * 1000;
+            conn->late_us = part_of_spread(conn);
+            conn->due_us = now_us() + (uint64_t)conn->behave.first_ms * 1000 + conn->late_us;
+            if (conn->behave.first_ms > 0 || conn->late_us != 0)
+                timer_arm(conn, conn->due_us);
             break;
         case STREAMING:
             if (!send_event(conn))
@@ -415,9 +423,10 @@ static bool send_event(struct conn *conn)
         return end_of_body(conn);
     if (conn->sent_events >= conn->behave.events) {
         conn->closed = true;
-        if (conn->behave.end_ms > 0)
-            timer_arm(conn, now_us() + (uint64_t)conn->behave.end_ms * 1000);
-        return send_edge(conn, false) && (conn->behave.end_ms > 0 || end_of_body(conn));
+        uint64_t wait_us = (uint64_t)(conn->behave.end_ms + conn->behave.spread_ms) * 1000 - conn->late_us;
+        if (wait_us != 0)
+            timer_arm(conn, now_us() + wait_us);
+        return send_edge(conn, false) && (wait_us != 0 || end_of_body(conn));
     }
     if (!send_content(conn))
         return false;

@@ -12,10 +12,11 @@
 
 struct behave {
     /* when */
-    long delay_ms; /* before the head */
-    long first_ms; /* between the head and the first byte of the body */
-    long pace_ms;  /* between events */
-    long end_ms;   /* between the last event and the end of the body */
+    long delay_ms;  /* before the head */
+    long first_ms;  /* between the head and the first byte of the body */
+    long pace_ms;   /* between events */
+    long end_ms;    /* between the last event and the end of the body */
+    long spread_ms; /* the first event comes within so many ms, evenly over the requests; all last as long */
     /* what */
     long events, size; /* content events, and bytes of text in each */
     long big_line;     /* the first content event has one data line of so many bytes; 0: no */
@@ -57,6 +58,7 @@ static const struct behave_key {
     KEY(first_ms, 0),
     KEY(pace_ms, 0),
     KEY(end_ms, 0),
+    KEY(spread_ms, 0),
     KEY(events, 5),
     KEY(size, 8),
     KEY(big_line, 0),

@@ -42,6 +42,7 @@ struct conn {
     struct template *template;
     struct text echo;   /* what is answered to a request that the fake knows nothing about */
     uint64_t due_us;    /* of the next event */
+    uint64_t late_us;   /* the part of spread_ms that came before the first event */
     uint64_t timer_us;  /* valid while timer_index is not 0 */
     size_t timer_index; /* place in the heap + 1 */
     char *in;

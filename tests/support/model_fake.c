@@ -10,6 +10,8 @@
 #include <sys/resource.h>
 #include <sys/un.h>
 
+#define LISTENERS_MAX 4 /* --listen may be given so often */
+
 static bool begin_request(struct conn *conn);
 static bool answer(struct conn *conn, const struct request *request, struct view body);
 
@@ -288,16 +290,17 @@ static void accept_all(int listener)
     }
 }
 
-static void loop(int listener)
+static void loop(const int *listeners, int listener_count)
 {
     struct epoll_event events[256], event = {.events = EPOLLIN, .data.ptr = NULL};
-    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &event);
+    for (int i = 0; i < listener_count; i++)
+        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listeners[i], &event);
     for (;;) {
         int n = epoll_wait(epoll_fd, events, 256, wait_ms());
         for (int i = 0; i < n; i++) {
-            if (events[i].data.ptr == NULL)
-                accept_all(listener);
-            else
+            for (int k = 0; events[i].data.ptr == NULL && k < listener_count; k++)
+                accept_all(listeners[k]);
+            if (events[i].data.ptr != NULL)
                 on_ready(events[i].data.ptr, events[i].events);
         }
         run_timers();
@@ -382,15 +385,16 @@ static int open_journal(const char *path)
 
 int main(int argc, char **argv)
 {
-    const char *where = "127.0.0.1:0", *cert = NULL, *key = NULL, *max = NULL, *client_ca = NULL;
+    const char *where[LISTENERS_MAX] = {"127.0.0.1:0"}, *cert = NULL, *key = NULL, *max = NULL, *client_ca = NULL;
     struct rlimit files;
+    int listeners[LISTENERS_MAX], count = 0;
     behave_init(&settings.behave);
     for (int i = 1; i < argc; i += 2) {
         const char *value = argv[i + 1];
         if (value == NULL)
             die("needs a value", argv[i]);
-        if (strcmp(argv[i], "--listen") == 0)
-            where = value;
+        if (strcmp(argv[i], "--listen") == 0 && count < LISTENERS_MAX)
+            where[count++] = value;
         else if (strcmp(argv[i], "--tls-cert") == 0)
             cert = value;
         else if (strcmp(argv[i], "--tls-key") == 0)
@@ -416,7 +420,9 @@ int main(int argc, char **argv)
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (cert != NULL)
         settings.tls = tls_context(cert, key, max, client_ca);
-    int listener = strncmp(where, "unix:", 5) == 0 ? listen_unix(where + 5) : listen_tcp(where);
+    count += count == 0;
+    for (int i = 0; i < count; i++)
+        listeners[i] = strncmp(where[i], "unix:", 5) == 0 ? listen_unix(where[i] + 5) : listen_tcp(where[i]);
     fflush(stdout);
-    loop(listener);
+    loop(listeners, count);
 }
