@@ -12,7 +12,7 @@
  * - load paced: --rate streamed requests a second, --requests in all, whether or not the earlier ones were answered;
  *   measures the time to the first event; --count connections are open before, more are opened as they are needed
  * - load use: asks nothing; tells what --pids use within --seconds, or have used until now, and from when to when (Unix
- *   time)
+ *   time); with the --address of the model-server fake also how many events that has sent meanwhile
  *
  * How busy the processors were while it was measured says which side was too slow, if one was.
  *
@@ -320,12 +320,16 @@ static void report_use(void)
 {
     struct use before = {0}, use;
     struct timeval now;
+    bool asks = options.address.sin_port != 0;
+    uint64_t events = asks ? events_sent(&options.address) : 0;
     if (options.seconds != 0) {
         before = use_now();
         sleep((unsigned)options.seconds);
     }
     use = use_now();
     gettimeofday(&now, NULL);
+    if (asks)
+        printf("events=%llu ", (unsigned long long)(events_sent(&options.address) - events));
     uint64_t to = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_usec;
     printf("cpu_us=%.0f rss_kib=%llu from=%llu to=%llu", (double)(use.cpu_ns - before.cpu_ns) / 1e3,
            (unsigned long long)use.rss_kib,

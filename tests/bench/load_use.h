@@ -81,6 +81,29 @@ static inline void print_busy(const struct use *from, const struct use *to)
     }
 }
 
+/* How many events the model-server fake at `address` has sent in its life. */
+static inline uint64_t events_sent(const struct sockaddr_in *address)
+{
+    static const char ask[] = "GET /fake/stats HTTP/1.1\r\nHost: fake\r\n\r\n";
+    char answer[2048] = "";
+    size_t len = 0;
+    ssize_t n = 1;
+    const char *events = NULL;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (const struct sockaddr *)address, sizeof(*address)) != 0 ||
+        write(fd, ask, sizeof(ask) - 1) != (ssize_t)sizeof(ask) - 1)
+        fail("cannot ask the model server: %s", strerror(errno));
+    while (n > 0 && strstr(answer, "now_us") == NULL && len + 1 < sizeof(answer)) {
+        n = read(fd, answer + len, sizeof(answer) - len - 1);
+        len += n > 0 ? (size_t)n : 0;
+        answer[len] = '\0';
+    }
+    close(fd);
+    if ((events = strstr(answer, "\"events\":")) == NULL)
+        fail("the model server does not tell what it sent");
+    return strtoull(events + 9, NULL, 10);
+}
+
 static inline struct use use_of(const int *pids, int count)
 {
     struct use use = {.at_us = now_us()};
