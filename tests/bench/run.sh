@@ -267,7 +267,7 @@ if has floods "$kinds"; then
     printf '```\n\n' >>"$tmp/block"
 fi
 cat "$tmp/block"
-if [ -n "$record" ] && grep -qv 'failed$' "$tmp/results"; then
+if [ -n "$record" ] && { grep -qv 'failed$' "$tmp/results" || [ -s "$tmp/floods" ]; }; then
     # blank lines between blocks, none at the end
     sed -e '$ { /^$/d }' "$tmp/block" >>"$record"
     echo "Appended to $record"
