@@ -48,6 +48,17 @@ static void add_stream_headers(struct http_call *http)
     http_reply_header(http, SPAN("x-accel-buffering"), SPAN("no"));
 }
 
+/* Exactly what is needed: libh2o doubles its room, and a stream keeps both the old and the new as long as it lasts. */
+static void make_header_room(h2o_req_t *req, size_t count)
+{
+    if (req->res.headers.capacity != 0) {
+        h2o_vector_reserve(&req->pool, &req->res.headers, req->res.headers.size + count);
+        return;
+    }
+    req->res.headers.entries = h2o_mem_alloc_pool(&req->pool, count * sizeof(req->res.headers.entries[0]));
+    req->res.headers.capacity = count;
+}
+
 /* Copies the backend's head into libh2o's response; nothing is sent yet. */
 static void prepare_head(struct http_call *http, const struct exchange_head *head)
 {
@@ -65,7 +76,8 @@ static void prepare_head(struct http_call *http, const struct exchange_head *hea
         for (size_t i = 0; i < head->header_count; i++)
             size += head->headers[i].name.len + head->headers[i].value.len;
         copy = h2o_mem_alloc_pool(&req->pool, size);
-        h2o_vector_reserve(&req->pool, &req->res.headers, head->header_count + OWN_HEADERS);
+        make_header_room(req,
+                         head->header_count + OWN_HEADERS + (limit_has_headers(&http->call) ? LIMIT_HEADERS_COUNT : 0));
     }
     for (size_t i = 0; i < head->header_count; i++) {
         struct span name = head->headers[i].name, value = head->headers[i].value;

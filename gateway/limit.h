@@ -36,6 +36,7 @@ void limit_refund_hit(struct call *call);
 /* Whether there is something to tell the client. */
 bool limit_has_headers(const struct call *call);
 
+#define LIMIT_HEADERS_COUNT 9  /* three of the tightest limit, three for each unit */
 #define LIMIT_HEADERS_TEXT 160 /* two units of 16 + 16 + 18 bytes, and a time of at most 20 */
 
 /* If there is: calls `add` for each header that tells the client where it stands (X-RateLimit-*,
