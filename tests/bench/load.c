@@ -139,6 +139,16 @@ static void open_conn(void)
     conn_read(conn); /* begins the handshake */
 }
 
+/* Time has run out: tells how busy the processors were, as report() would. */
+static void fail_late(const char *what)
+{
+    struct use use = use_now();
+    print_busy(&run.before, &use);
+    printf("\n");
+    fflush(stdout);
+    fail("%s: %ld of %ld answers", what, run.done, run.asked);
+}
+
 /* ---- the answers ---- */
 
 static void begin_window(void)
@@ -192,7 +202,7 @@ void on_answer(struct conn *conn)
              (unsigned long long)run.body_bytes);
     if (options.mode == STREAMS) {
         if (options.pid_count != 0 && run.during_end.at_us == 0)
-            fail("a stream ended before the measurement did");
+            fail_late("a stream ended before the measurement did");
         close(conn->fd); /* it stays in memory: conn_read is still at it */
         conn->fd = -1;
         run.over = run.done == options.count;
@@ -241,7 +251,7 @@ static void ask_what_is_due(uint64_t now)
 static void on_tick(uint64_t now)
 {
     if (now - run.start_us > TOTAL_MAX_US)
-        fail("not done in time: %ld of %ld answers", run.done, run.asked);
+        fail_late("not done in time");
     if (is_closed_loop() || run.warming != 0)
         return;
     ask_what_is_due(now);

@@ -31,7 +31,7 @@ trap 'exit 130' INT TERM
 # speaks GATEWAY TRANSPORT
 speaks() {
     case $1 in
-    relay | weir-all) [ "$2" = h1 ] ;;
+    relay | weir-limits | weir-all) [ "$2" = h1 ] ;;
     esac
 }
 

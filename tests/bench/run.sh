@@ -6,7 +6,8 @@
 #                                        over HTTP/1.1, not recorded
 #
 #   WEIR=build/weir                      the binary to measure
-#   GATEWAYS="relay nginx haproxy weir weir-all"    which gateways; weir-all has limits and the cache on as well
+#   GATEWAYS="relay nginx haproxy weir weir-limits weir-all"    which gateways; weir-limits has three limits on as well,
+#                                        weir-all these, a token limit and the cache
 #   TRANSPORTS="h1 tls h2 h2tls"         HTTP/1.1 in clear text and over TLS, HTTP/2 in clear text and over TLS
 #   KINDS="..."                          which measurements, as below
 #   RECORD=tests/bench/RECORD.md         where to append; empty: nowhere
@@ -62,7 +63,7 @@ note() {
 
 rounds=${1:-3}
 weir=${WEIR:-build/weir}
-gateways=${GATEWAYS:-relay nginx haproxy weir weir-all}
+gateways=${GATEWAYS:-relay nginx haproxy weir weir-limits weir-all}
 record=${RECORD-tests/bench/RECORD.md}
 key=bench-key-123456
 streams=
@@ -84,7 +85,7 @@ for kind in $kinds; do
         die "'$kind': no such measurement"
 done
 for gateway in $gateways; do
-    has "$gateway" "relay nginx haproxy weir weir-all" || die "'$gateway': no such gateway"
+    has "$gateway" "relay nginx haproxy weir weir-limits weir-all" || die "'$gateway': no such gateway"
 done
 for transport in $transports; do
     has "$transport" "h1 tls h2 h2tls" || die "'$transport': no such transport"
@@ -122,9 +123,9 @@ open_files=$(ulimit -n)
 # Which transports a kind is measured over.
 carries() {
     case $1 in
-    events | requests) return 0 ;;
-    memory | first) [ "$2" != h2tls ] ;;
-    flat | scale) [ "$2" = h1 ] || [ "$2" = h2 ] ;;
+    flat | events | requests | memory) return 0 ;;
+    first) [ "$2" != h2tls ] ;;
+    scale) [ "$2" = h1 ] || [ "$2" = h2 ] ;;
     *) [ "$2" = h1 ] ;;
     esac
 }
@@ -166,11 +167,12 @@ run_scale() {
     streams=
 }
 
-# measures GATEWAY KIND: linear costs and prompts are of the plain gateways; two workers are those of two gateways
+# measures GATEWAY KIND: linear costs and prompts are of the plain gateways
 measures() {
     case $2 in
     scale) [ "$1" = nginx ] || [ "$1" = weir ] ;;
-    prompts) [ "$1" != weir-all ] ;;
+    prompts) ! has "$1" "weir-limits weir-all" ;;
+    flat) [ "$1" != weir-limits ] ;;
     esac
 }
 

@@ -125,7 +125,10 @@ paced_load() {
         ;;
     esac
     line=$(load_gateway "$1" "$2" streams "$3" --pids "$4" --count "$paced_count" --ramp-ms "$ramp" --seconds "$8" \
-        --fake "$paced_fake" --events "$answer_events") || return 1
+        --fake "$paced_fake" --events "$answer_events") || {
+        [ -z "$line" ] || who_was_slow "$line"
+        return 1
+    }
     kept_up "$8"
 }
 
