@@ -127,7 +127,7 @@ def test_a_replica_and_a_cluster_node_are_no_place_to_count(t):
     assert "replica" in line_of(weir, "redis is not reachable")["reason"]
     master.ask("REPLICAOF", "NO", "ONE")
     wait_for(weir, "up")
-    node = t.redis("--cluster-enabled", "yes")
+    node = t.redis("--cluster-enabled", "yes", "--cluster-port", free_port())
     weir = with_redis(t, node.url)
     wait_for(weir, "down")
     assert "Cluster" in line_of(weir, "redis is not reachable")["reason"]

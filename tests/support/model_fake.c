@@ -122,7 +122,7 @@ static bool on_input(struct conn *conn)
 /* The answer to a request whose body has not been waited for. */
 static bool answer_early(struct conn *conn, const struct request *request)
 {
-    struct view none = {NULL, 0};
+    struct view none = {"", 0};
     conn->behave.close_body = 1;
     return answer(conn, request, none);
 }
