@@ -93,6 +93,7 @@ pair_load() {
     one_address=$address
     one_pids=$pids
     start_gateway "$4"
+    # shellcheck disable=SC2034 # for paced_load
     serial=1
     paced_load "$3" h1 "$one_address" "$one_pids" 250 20 1000 4 >"$tmp/one.pair" &
     one_load=$!

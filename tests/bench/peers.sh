@@ -103,7 +103,8 @@ http {
     client_body_buffer_size 2m;
     upstream model {
 END
-    printf '        server %s;\n' $servers # a list
+    # shellcheck disable=SC2086 # a list
+    printf '        server %s;\n' $servers
     cat <<END
         keepalive 1024;
         keepalive_requests 1000000;

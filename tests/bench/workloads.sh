@@ -261,6 +261,7 @@ measure() {
 # measure_once ROUND GATEWAY KIND TRANSPORT: one measurement in a fresh process
 measure_once() {
     servers=$fake
+    # shellcheck disable=SC2034 # for start_gateway
     [ "$3" != scale ] || servers=$both_fakes
     case $2 in
     direct*)
