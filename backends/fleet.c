@@ -170,13 +170,14 @@ static void release_root(void *owner)
 }
 
 struct fleet_server *fleet_add_place(struct fleet *fleet, struct fleet_server *root, const char *name,
-                                     const struct sockaddr *address, socklen_t len)
+                                     const struct sockaddr *address, socklen_t len, bool drained)
 {
     struct fleet_server *server = server_create(fleet, root->settings, name, release_root, fleet_server_retain(root));
     server->root = root;
     if (len != 0)
         memcpy(&server->address, address, len);
     server->address_len = len;
+    atomic_init(&server->_draining, drained);
     server->_names = fleet_names(root, NULL, 0);
     fleet_recall(server);
     if (join(fleet, server))
@@ -197,16 +198,30 @@ bool fleet_server_is_leaving(const struct fleet_server *server)
            atomic_load_explicit(&root->retired, memory_order_relaxed);
 }
 
+static void set_draining(struct fleet *fleet, struct fleet_server *server, bool draining)
+{
+    pthread_mutex_lock(&fleet->lock);
+    atomic_store_explicit(&server->_draining, draining, memory_order_relaxed);
+    /* One that stands for all addresses of its name, before they are looked up or while there is only one. */
+    if (server->address_len == 0)
+        fleet_remember_draining(fleet, server->root != NULL ? server->root->id : server->id, draining);
+    pthread_mutex_unlock(&fleet->lock);
+}
+
 void fleet_drain(struct fleet *fleet, struct fleet_server *server)
 {
-    (void)fleet;
-    atomic_store_explicit(&server->_draining, true, memory_order_relaxed);
+    set_draining(fleet, server, true);
 }
 
 void fleet_undrain(struct fleet *fleet, struct fleet_server *server)
 {
-    (void)fleet;
-    atomic_store_explicit(&server->_draining, false, memory_order_relaxed);
+    set_draining(fleet, server, false);
+}
+
+void fleet_leave(struct fleet_server *server)
+{
+    atomic_store_explicit(&server->_draining, true, memory_order_relaxed);
+    atomic_store_explicit(&server->leaving, true, memory_order_relaxed);
 }
 
 void fleet_remove(struct fleet *fleet, struct fleet_server *server)

@@ -120,9 +120,10 @@ const struct fleet_settings *fleet_settings(const struct fleet *fleet);
 struct fleet_server *fleet_add(struct fleet *fleet, const struct backend_settings *settings, const char *name,
                                void (*release)(void *owner), void *owner);
 
-/* Adds a server with the settings of another one, `root`, at an address of its own (`len` 0: at the settings' host). */
+/* Adds a server with the settings of another one, `root`, at an address of its own (`len` 0: at the settings' host).
+ * `drained`: it gets no requests, unless fleet_inherit has kept for this address that it does. */
 struct fleet_server *fleet_add_place(struct fleet *fleet, struct fleet_server *root, const char *name,
-                                     const struct sockaddr *address, socklen_t len);
+                                     const struct sockaddr *address, socklen_t len, bool drained);
 
 /* Takes over what another fleet knows of the servers that are in both: those that backend_settings_alike says are the
  * same, by name; those that are leaving aside. That is their health, latency, models, whether they are drained, and
@@ -136,11 +137,15 @@ void *fleet_server_owner(const struct fleet_server *server);
 /* Whether it is to be removed, or its name not to be looked up any more. */
 bool fleet_server_is_leaving(const struct fleet_server *server);
 
-/* No new request goes to this server; those that run go on. */
+/* No new request goes to this server; those that run go on. Of one that stands for a name that is still to be looked
+ * up, none goes to the addresses that fleet_inherit knows either. */
 void fleet_drain(struct fleet *fleet, struct fleet_server *server);
 
 /* Ends that. */
 void fleet_undrain(struct fleet *fleet, struct fleet_server *server);
+
+/* No new request goes to this server, and once it is idle it is removed: its address is gone from the name. */
+void fleet_leave(struct fleet_server *server);
 
 /* Takes a server out. Those requests that run on it go on. */
 void fleet_remove(struct fleet *fleet, struct fleet_server *server);

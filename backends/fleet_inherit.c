@@ -69,6 +69,13 @@ void fleet_recall(struct fleet_server *server)
     pthread_mutex_unlock(&fleet->lock);
 }
 
+void fleet_remember_draining(struct fleet *fleet, uint32_t root_id, bool draining)
+{
+    for (size_t i = 0; i < fleet->memory_count; i++)
+        if (fleet->memories[i].root_id == root_id)
+            fleet->memories[i].draining = draining;
+}
+
 void fleet_forget(struct fleet *fleet)
 {
     for (size_t i = 0; i < fleet->memory_count; i++)

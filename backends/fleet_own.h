@@ -37,6 +37,9 @@ void fleet_publish(struct fleet_server *server);
 /* Gives a new place, before it joins, what fleet_inherit has kept for it. */
 void fleet_recall(struct fleet_server *server);
 
+/* With the lock held: what is kept for the addresses of a root is drained, or is not. */
+void fleet_remember_draining(struct fleet *fleet, uint32_t root_id, bool draining);
+
 /* Drops what nobody has recalled. */
 void fleet_forget(struct fleet *fleet);
 

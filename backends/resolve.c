@@ -96,12 +96,20 @@ static bool has_place(const struct host *host, const char *address)
     return false;
 }
 
+/* Whether the one server that stood for all addresses is drained: then each of them is. */
+static bool is_drained(const struct host *host)
+{
+    return host->count == 1 && strcmp(host->places[0].address, BY_NAME) == 0 &&
+           atomic_load_explicit(&host->places[0].server->_draining, memory_order_relaxed);
+}
+
 /* New addresses first: there is always somebody to serve. */
 static void apply(struct host *host, const struct found *found)
 {
     struct fleet *fleet = pool_fleet(host->resolver->pool);
     struct place places[RESOLVE_ADDRESSES_MAX];
     size_t count = 0, changes = 0;
+    bool drained = is_drained(host);
     for (size_t i = 0; i < found->count; i++) {
         char name[BACKEND_NAME_MAX + ADDRESS_LEN + 4];
         struct fleet_server *server;
@@ -109,8 +117,8 @@ static void apply(struct host *host, const struct found *found)
             continue;
         snprintf(name, sizeof(name), found->at[i].len != 0 ? "%.*s [%s]" : "%.*s", BACKEND_NAME_MAX,
                  host->root->settings->name, found->at[i].text);
-        server =
-            fleet_add_place(fleet, host->root, name, (const struct sockaddr *)&found->at[i].address, found->at[i].len);
+        server = fleet_add_place(fleet, host->root, name, (const struct sockaddr *)&found->at[i].address,
+                                 found->at[i].len, drained);
         if (server == NULL) {
             log_name(LOG_ERROR, host, found->count, "there are too many servers");
             continue;
@@ -129,8 +137,7 @@ static void apply(struct host *host, const struct found *found)
             places[count++] = *place;
             continue;
         }
-        fleet_drain(fleet, place->server);
-        atomic_store_explicit(&place->server->leaving, true, memory_order_relaxed);
+        fleet_leave(place->server);
         fleet_server_release(place->server);
         changes++;
     }
@@ -207,10 +214,8 @@ static void end(struct host *host)
 
 static void retire(const struct host *host)
 {
-    for (size_t i = 0; i < host->count; i++) {
-        fleet_drain(pool_fleet(host->resolver->pool), host->places[i].server);
-        atomic_store_explicit(&host->places[i].server->leaving, true, memory_order_relaxed);
-    }
+    for (size_t i = 0; i < host->count; i++)
+        fleet_leave(host->places[i].server);
 }
 
 /* Those that an administrator has removed, with what a lookup may have added at the same time. */

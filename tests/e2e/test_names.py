@@ -95,6 +95,31 @@ def test_an_administrator_removes_all_addresses_of_a_name(t):
     wait_until(lambda: set(listed(weir)) == {f"n [127.0.0.{i}]" for i in (1, 2, 3)}, "those of the new one alone")
 
 
+def test_what_is_drained_before_its_name_is_looked_up_is_drained_at_all_addresses(t):
+    names = Names(t)
+    _, port = fakes_at(t, "127.0.0.1", "127.0.0.2")
+    names.say()
+    weir = t.weir(config=config(port), env=names.env, args=["--workers", "2"])
+
+    def states():
+        return {name: backend["state"] for name, backend in listed(weir).items()}
+
+    def found(state):
+        names.say("127.0.0.1", "127.0.0.2")
+        wait_until(lambda: "m" not in listed(weir), "both")
+        assert states() == {"m [127.0.0.1]": state, "m [127.0.0.2]": state}, states()
+
+    assert weir.ask("POST", "/admin/backends/m/drain", AUTH).status == 200
+    found("draining")
+    for weight, what, state in ((3, "undrain", "healthy"), (4, "drain", "draining")):
+        names.say()
+        (t.dir / f"{weir.name}.yaml").write_text(config(port).replace("weight: 2", f"weight: {weight}"))
+        assert weir.ask("POST", "/admin/reload", AUTH).status == 200
+        wait_until(lambda n=weight: listed(weir).get("m", {}).get("weight") == n, "the new configuration")
+        assert weir.ask("POST", f"/admin/backends/m/{what}", AUTH).status == 200
+        found(state)
+
+
 def test_addresses_are_known_again_after_a_reload(t):
     names = Names(t)
     (a, _), port = fakes_at(t, "127.0.0.1", "127.0.0.2")

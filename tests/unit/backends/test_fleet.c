@@ -341,7 +341,8 @@ START_TEST(a_place_shares_the_settings_of_its_root_and_outlives_its_membership)
 {
     struct sockaddr_storage address = {.ss_family = AF_INET};
     open_fleet(7);
-    struct fleet_server *place = fleet_add_place(fleet, servers[0], "a [192.0.2.1]", (struct sockaddr *)&address, 16);
+    struct fleet_server *place =
+        fleet_add_place(fleet, servers[0], "a [192.0.2.1]", (struct sockaddr *)&address, 16, false);
     ck_assert_ptr_eq(place->settings, servers[0]->settings);
     ck_assert_uint_eq(place->max_concurrent, 7);
     ck_assert_uint_eq(place->address_len, 16);

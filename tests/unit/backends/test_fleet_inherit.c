@@ -77,7 +77,7 @@ static struct fleet_server *place(struct fleet *fleet, struct fleet_server *root
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(8000)};
     inet_pton(AF_INET, address, &at.sin_addr);
-    return fleet_add_place(fleet, root, name, (const struct sockaddr *)&at, sizeof(at));
+    return fleet_add_place(fleet, root, name, (const struct sockaddr *)&at, sizeof(at), false);
 }
 
 START_TEST(what_is_known_of_a_server_stays_known)
@@ -286,6 +286,25 @@ START_TEST(a_name_all_of_whose_addresses_are_drained_is_drained)
 }
 END_TEST
 
+/* An administrator's last word counts, also while the name is still to be looked up. */
+START_TEST(a_name_that_is_drained_or_not_before_it_is_looked_up_stays_so)
+{
+    const char *const texts[] = {"a [10.0.0.1]", "a [10.0.0.2]"};
+    const char *const addresses[] = {"10.0.0.1", "10.0.0.2"};
+    struct fleet_server *one = place(before, old[0], texts[0], addresses[0]);
+    place(before, old[0], texts[1], addresses[1]);
+    fleet_remove(before, old[0]);
+    fleet_drain(before, one);
+    reload();
+    if (_i == 0)
+        fleet_drain(after, new[0]);
+    else
+        fleet_undrain(after, new[0]);
+    for (int i = 0; i < 2; i++)
+        ck_assert_str_eq(state(place(after, new[0], texts[i], addresses[i])), _i == 0 ? "draining" : "healthy");
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("fleet_inherit");
@@ -303,5 +322,6 @@ int main(void)
     tcase_add_test(tests, the_list_of_models_stays_as_long_as_it_is_asked_for);
     tcase_add_test(tests, an_address_is_known_again_when_its_name_has_been_looked_up);
     tcase_add_test(tests, a_name_all_of_whose_addresses_are_drained_is_drained);
+    tcase_add_loop_test(tests, a_name_that_is_drained_or_not_before_it_is_looked_up_stays_so, 0, 2);
     return run_suite("fleet_inherit", tests);
 }
