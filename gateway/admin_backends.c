@@ -254,12 +254,16 @@ static void drain(struct call *call, struct fleet *fleet, struct fleet_server **
 
 static void undrain(struct call *call, struct fleet *fleet, struct fleet_server **servers, size_t count)
 {
+    size_t stay = 0;
     for (size_t i = 0; i < count; i++)
-        if (fleet_server_is_leaving(servers[i])) {
-            refuse(call, 409, "backend_leaving", "This backend is about to be removed.");
-            return;
-        }
+        stay += !fleet_server_is_leaving(servers[i]);
+    if (stay == 0) {
+        refuse(call, 409, "backend_leaving", "This backend is about to be removed.");
+        return;
+    }
     for (size_t i = 0; i < count; i++) {
+        if (fleet_server_is_leaving(servers[i]))
+            continue; /* an address that is gone from the name */
         fleet_undrain(fleet, servers[i]);
         log_server(servers[i], "undrained", call);
     }

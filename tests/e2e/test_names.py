@@ -120,6 +120,25 @@ def test_what_is_drained_before_its_name_is_looked_up_is_drained_at_all_addresse
         found(state)
 
 
+def test_a_name_is_undrained_while_an_address_of_it_leaves(t):
+    names = Names(t)
+    (a, _), port = fakes_at(t, "127.0.0.1", "127.0.0.2")
+    names.say("127.0.0.1", "127.0.0.2")
+    weir = t.weir(config=config(port), env=names.env)
+    wait_until(lambda: len(listed(weir)) == 2, "both")
+    assert weir.ask("POST", "/admin/backends/m%20[127.0.0.2]/drain", AUTH).status == 200
+    with weir.connect() as wire:
+        wire.request("POST", "/v1/chat/completions", {"x-fake": "events=60,pace_ms=50"}, chat())
+        a.wait_requests()
+        assert weir.ask("POST", "/admin/backends/m/drain", AUTH).status == 200
+        names.say("127.0.0.2", "127.0.0.3")
+        wait_until(lambda: listed(weir)["m [127.0.0.1]"]["leaving"], "the change")
+        assert weir.ask("POST", "/admin/backends/m%20[127.0.0.1]/undrain", AUTH).json()["error"]["code"] == "backend_leaving"
+        assert weir.ask("POST", "/admin/backends/m/undrain", AUTH).status == 200
+        states = {name: backend["state"] for name, backend in listed(weir).items()}
+        assert states == {"m [127.0.0.1]": "draining", "m [127.0.0.2]": "healthy", "m [127.0.0.3]": "healthy"}, states
+
+
 def test_addresses_are_known_again_after_a_reload(t):
     names = Names(t)
     (a, _), port = fakes_at(t, "127.0.0.1", "127.0.0.2")
