@@ -220,8 +220,8 @@ void fleet_undrain(struct fleet *fleet, struct fleet_server *server)
 
 void fleet_leave(struct fleet_server *server)
 {
+    atomic_store_explicit(&server->leaving, true, memory_order_release); /* else it might look drained by order */
     atomic_store_explicit(&server->_draining, true, memory_order_relaxed);
-    atomic_store_explicit(&server->leaving, true, memory_order_relaxed);
 }
 
 void fleet_remove(struct fleet *fleet, struct fleet_server *server)

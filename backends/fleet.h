@@ -126,9 +126,9 @@ struct fleet_server *fleet_add_place(struct fleet *fleet, struct fleet_server *r
                                      const struct sockaddr *address, socklen_t len, bool drained);
 
 /* Takes over what another fleet knows of the servers that are in both: those that backend_settings_alike says are the
- * same, by name; those that are leaving aside. That is their health, latency, models, whether they are drained, and
- * counters; what they have in flight stays the other's. Addresses that a name is still to be looked up for get theirs
- * when they come. Once, before the fleet has requests; `from` may have them. */
+ * same, by name; those that are leaving aside. That is their health, latency, models and counters, and of all that have
+ * the name of one whether they are drained; what they have in flight stays the other's. Addresses that a name is still
+ * to be looked up for get theirs when they come. Once, before the fleet has requests; `from` may have them. */
 void fleet_inherit(struct fleet *fleet, struct fleet *from, uint64_t now_us);
 
 /* Whom `release` will be called with: what fleet_add was given, of a place what its root was. */

@@ -109,11 +109,14 @@ static void inherit(struct fleet *fleet, struct fleet_server *server, struct fle
     for (size_t i = 0; i < old->count; i++) {
         struct fleet_server *other = old->servers[i];
         struct fleet_memory memory;
-        if (fleet_server_is_leaving(other) || !backend_settings_alike(server->settings, other->settings))
+        if (fleet_server_is_leaving(other) || strcmp(server->settings->name, other->settings->name) != 0)
+            continue;
+        /* What was ordered for a name holds whatever it is described as; what was seen of a server does not. */
+        known++;
+        draining += atomic_load_explicit(&other->_draining, memory_order_relaxed);
+        if (!backend_settings_alike(server->settings, other->settings))
             continue;
         remember(other, &memory, now_us);
-        known++;
-        draining += memory.draining;
         if (other->root == NULL)
             pass_on(fleet, server->id, from, other->id);
         pthread_mutex_lock(&fleet->lock);

@@ -334,8 +334,8 @@ static void remove_leavers(struct prober *prober)
         struct fleet_server *server = pool_member_server(watch->member);
         if (!atomic_load_explicit(&server->leaving, memory_order_relaxed) || fleet_in_flight(server) != 0)
             continue;
-        atomic_store_explicit(&server->leaving, false, memory_order_relaxed);
         fleet_remove(pool_fleet(prober->pool), server);
+        atomic_store_explicit(&server->leaving, false, memory_order_relaxed);
         struct log_line line;
         if (!log_enabled(LOG_INFO))
             continue;

@@ -161,6 +161,8 @@ END_TEST
 START_TEST(a_drained_server_stays_drained_until_that_is_ended)
 {
     fleet_drain(before, old[0]);
+    if (_i == 1)
+        second[0].health.failures++;
     reload();
     ck_assert_str_eq(state(new[0]), "draining");
     ck_assert_str_eq(state(new[1]), "healthy");
@@ -315,7 +317,7 @@ int main(void)
     tcase_add_test(tests, a_pause_goes_on);
     tcase_add_test(tests, a_trial_under_way_leaves_room_for_another);
     tcase_add_test(tests, what_failed_probes_is_brought_back_by_probes);
-    tcase_add_test(tests, a_drained_server_stays_drained_until_that_is_ended);
+    tcase_add_loop_test(tests, a_drained_server_stays_drained_until_that_is_ended, 0, 2);
     tcase_add_test(tests, one_that_was_leaving_begins_anew);
     tcase_add_loop_test(tests, a_server_that_is_asked_otherwise_begins_anew, 0, 8);
     tcase_add_test(tests, one_that_is_only_weighed_otherwise_stays_known);
