@@ -80,25 +80,6 @@ static void halve(struct strategy_log *log)
     log->_ring = (log->_ring | STRATEGY_LOG_WIDE) - (UINT64_C(1) << STRATEGY_LOG_CAP_AT);
 }
 
-void strategy_log_move(struct strategy_log *log, void *slots, size_t bytes)
-{
-    struct strategy_log from = *log;
-    uint32_t count = strategy_log_count(&from), first = strategy_log_cap(&from) - strategy_log_head(&from);
-    size_t slot = (size_t)8 << strategy_log_wide(&from);
-
-    strategy_log_init(log, slots, bytes);
-    log->oldest_us = from.oldest_us;
-    log->_sum = from._sum;
-    if (strategy_log_wide(&from))
-        halve(log);
-    log->_ring |= from._ring & STRATEGY_LOG_LATE;
-    set_count(log, count);
-    if (first > count)
-        first = count;
-    memcpy(slots, (char *)strategy_log_slots(&from) + strategy_log_head(&from) * slot, first * slot);
-    memcpy((char *)slots + first * slot, strategy_log_slots(&from), (count - first) * slot);
-}
-
 size_t strategy_log_wanted(const struct strategy_log *log, uint64_t cost, uint64_t window_us, uint64_t entries_max)
 {
     bool widens = strategy_log_too_narrow(log, cost, window_us);
@@ -183,6 +164,29 @@ static void widen(struct strategy_log *log, uint64_t window_us)
     for (uint32_t i = strategy_log_count(log); i-- != 0;) /* the last first: what is to be read yet lies before it */
         wide[i] = strategy_log_at(log, i);
     halve(log);
+}
+
+void strategy_log_move(struct strategy_log *log, void *slots, size_t bytes)
+{
+    struct strategy_log from = *log;
+    uint32_t count = strategy_log_count(&from), first = strategy_log_cap(&from) - strategy_log_head(&from);
+    size_t slot = (size_t)8 << strategy_log_wide(&from);
+
+    strategy_log_init(log, slots, bytes);
+    log->oldest_us = from.oldest_us;
+    log->_sum = from._sum;
+    if (strategy_log_wide(&from))
+        halve(log);
+    log->_ring |= from._ring & STRATEGY_LOG_LATE;
+    set_count(log, count);
+    if (first > count)
+        first = count;
+    memcpy(slots, (char *)strategy_log_slots(&from) + strategy_log_head(&from) * slot, first * slot);
+    memcpy((char *)slots + first * slot, strategy_log_slots(&from), (count - first) * slot);
+    /* Only slots that were to be widened are so many: what made them so may have passed by the next push. There would
+     * be more than a head can tell apart. */
+    if (strategy_log_cap(log) > STRATEGY_LOG_MAX)
+        widen(log, 0); /* nothing is joined: no more than half of the slots are in use */
 }
 
 /* ---- entries ---- */

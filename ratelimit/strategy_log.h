@@ -89,7 +89,8 @@ static inline bool strategy_log_too_narrow(const struct strategy_log *log, uint6
  * (which is not touched). */
 void strategy_log_init(struct strategy_log *log, void *slots, size_t bytes);
 
-/* Moves the entries to other memory, of no fewer bytes. What they were in is the owner's again. */
+/* Moves the entries to other memory, of no fewer bytes, at most 16 for each of STRATEGY_LOG_MAX slots. What they were
+ * in is the owner's again. */
 void strategy_log_move(struct strategy_log *log, void *slots, size_t bytes);
 
 /* How many bytes the log should have before something of this cost is pushed, or added to an entry, so that no entries

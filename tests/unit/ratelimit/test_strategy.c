@@ -246,6 +246,31 @@ START_TEST(a_log_of_a_large_amount_stays_bounded)
 }
 END_TEST
 
+/* What a settlement wants room for may have passed when it comes to be added: the log is as large as a wide one then,
+ * and has to go on as one. */
+START_TEST(a_log_that_grew_to_be_widened_goes_on_if_it_need_not)
+{
+    enum { HITS = 15000, COST = 1000000 };
+    struct limiter l;
+    struct strategy_numbers numbers;
+    uint64_t now = MINUTE, retry, ticket;
+    open_limiter(&l, LIMIT_MOVING_WINDOW, 2 * COST, MINUTE);
+    ck_assert(hit(&l, now, COST, &retry, &ticket));
+    now += 3750;
+    for (int i = 0; i < HITS; i++)
+        ck_assert(hit(&l, now += 3750, 1, &retry, &ticket));
+    now = 2 * MINUTE; /* the first passes */
+    grow(&l, 40000);
+    strategy_adjust(l.strategy, &l.state, &l.limit, now, ticket, 40000);
+    ck_assert_uint_le(strategy_log_cap(&l.state.log), STRATEGY_LOG_MAX);
+    for (int i = 0; i < 60000; i++)
+        ck_assert(hit(&l, now += 3750, 1, &retry, &ticket));
+    strategy_look(l.strategy, &l.state, &l.limit, now, &numbers);
+    ck_assert_uint_eq(2 * COST - numbers.remaining, MINUTE / 3750);
+    close_limiter(&l);
+}
+END_TEST
+
 START_TEST(every_refund_gives_all_back)
 {
     for (int strategy = 0; strategy < 3; strategy++) {
@@ -357,6 +382,7 @@ int main(void)
     tcase_add_loop_test(tc, moving_window_never_admits_more_in_any_window, 0, count);
     tcase_add_loop_test(tc, refused_is_admitted_at_its_retry_time_and_not_before, 0, count);
     tcase_add_test(tc, a_log_of_a_large_amount_stays_bounded);
+    tcase_add_test(tc, a_log_that_grew_to_be_widened_goes_on_if_it_need_not);
     tcase_add_test(tc, every_refund_gives_all_back);
     tcase_add_test(tc, idle_means_that_nothing_is_lost);
     tcase_add_test(tc, clocks_that_jump_neither_free_nor_freeze);
