@@ -243,7 +243,8 @@ const char *body_skip_objects(const char *p, const char *end, bool *spaced)
         if (*p != ',')
             break;
         done = ++p;
-        p = skip_spaces(&quotes, p, spaced);
+        if (p != end) /* a text that ends here is no JSON */
+            p = skip_spaces(&quotes, p, spaced);
     }
     return done;
 }

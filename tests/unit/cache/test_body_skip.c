@@ -287,6 +287,23 @@ START_TEST(a_name_may_begin_with_an_escape_whatever_its_length)
 }
 END_TEST
 
+/* Nothing is read behind a text that ends with the comma after an object (the memory it is in is just as large). */
+START_TEST(a_list_may_break_off_behind_a_comma)
+{
+    for (size_t blanks = 100; blanks < 300; blanks++) {
+        struct strbuf body;
+        struct cache_key key;
+        strbuf_init(&body, BODY_MAX);
+        strbuf_puts(&body, "{\"a\":[{");
+        for (size_t i = 0; i < blanks; i++)
+            strbuf_putc(&body, ' ');
+        strbuf_puts(&body, "},");
+        ck_assert_int_eq(make((struct span){body.base, body.len}, &key), CACHE_KEY_INVALID);
+        strbuf_dispose(&body);
+    }
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("body skip");
@@ -300,5 +317,6 @@ int main(void)
     tcase_add_test(tests, blanks_in_a_text_that_is_skipped_count);
     tcase_add_test(tests, objects_that_are_skipped_are_good_ones);
     tcase_add_test(tests, a_name_may_begin_with_an_escape_whatever_its_length);
+    tcase_add_test(tests, a_list_may_break_off_behind_a_comma);
     return run_suite("cache body skip", tests);
 }
