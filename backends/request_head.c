@@ -18,22 +18,6 @@ static bool is_overridden(const struct backend_settings *settings, const struct 
     return false;
 }
 
-static void add_header(struct strbuf *out, struct span name, struct span value)
-{
-    char *at = strbuf_claim(out, name.len + value.len + 4);
-    if (at != NULL) {
-        at = mempcpy(mempcpy(at, name.base, name.len), ": ", 2);
-        if (value.len != 0)
-            at = mempcpy(at, value.base, value.len);
-        memcpy(at, "\r\n", 2);
-        return;
-    }
-    strbuf_add(out, name);
-    strbuf_add(out, SPAN(": "));
-    strbuf_add(out, value);
-    strbuf_add(out, SPAN("\r\n"));
-}
-
 /* A url with a path takes the place of the client's /v1. */
 static void add_target(struct strbuf *out, const struct backend_url *url, const struct exchange_request *request)
 {
@@ -90,18 +74,18 @@ bool request_head_write(struct strbuf *out, const struct backend_settings *setti
     strbuf_putc(out, ' ');
     add_target(out, &settings->url, request);
     strbuf_add(out, SPAN(" HTTP/1.1\r\n"));
-    add_header(out, SPAN("host"), span_of(settings->url.authority));
+    http_text_add_header(out, SPAN("host"), span_of(settings->url.authority));
     for (size_t i = 0; i < request->header_count; i++) {
         const struct header *header = &request->headers[i];
         if (is_overridden(settings, request, header->name))
             continue;
         size_t at = out->len;
-        add_header(out, header->name, header->value);
+        http_text_add_header(out, header->name, header->value);
         if (out->overflow || !http_text_is_clean((struct span){out->base + at, out->len - at - 2}))
             return false;
     }
     for (size_t i = 0; i < settings->header_count; i++)
-        add_header(out, span_of(settings->headers[i].name), span_of(settings->headers[i].value));
+        http_text_add_header(out, span_of(settings->headers[i].name), span_of(settings->headers[i].value));
     strbuf_add(out, SPAN("accept-encoding: identity\r\n"));
     if (settings->api_key != NULL) {
         strbuf_puts(out, auth_headers[settings->auth]);

@@ -81,3 +81,19 @@ bool http_text_list_has(struct span list, struct span token)
     }
     return false;
 }
+
+void http_text_add_header(struct strbuf *out, struct span name, struct span value)
+{
+    char *at = strbuf_claim(out, name.len + value.len + 4);
+    if (at != NULL) {
+        at = mempcpy(mempcpy(at, name.base, name.len), ": ", 2);
+        if (value.len != 0)
+            at = mempcpy(at, value.base, value.len);
+        memcpy(at, "\r\n", 2);
+        return;
+    }
+    strbuf_add(out, name);
+    strbuf_add(out, SPAN(": "));
+    strbuf_add(out, value);
+    strbuf_add(out, SPAN("\r\n"));
+}

@@ -1,4 +1,5 @@
 #include "gateway/http_whole.h"
+#include "base/http_text.h"
 #include "base/recycle.h"
 #include <sys/socket.h>
 
@@ -53,19 +54,7 @@ void http_whole_begin(struct http_call *http, uint64_t content_length)
 
 void http_whole_header(struct http_call *http, struct span name, struct span value)
 {
-    struct strbuf *text = &http->whole;
-    char *at = strbuf_claim(text, name.len + value.len + 4);
-    if (at != NULL) {
-        at = mempcpy(mempcpy(at, name.base, name.len), ": ", 2);
-        if (value.len != 0)
-            at = mempcpy(at, value.base, value.len);
-        memcpy(at, "\r\n", 2);
-        return;
-    }
-    strbuf_add(text, name);
-    strbuf_add(text, SPAN(": "));
-    strbuf_add(text, value);
-    strbuf_add(text, SPAN("\r\n"));
+    http_text_add_header(&http->whole, name, value);
 }
 
 bool http_whole_ready(struct http_call *http, size_t length)

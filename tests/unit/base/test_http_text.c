@@ -44,11 +44,23 @@ START_TEST(lists)
 }
 END_TEST
 
+START_TEST(headers)
+{
+    struct strbuf head;
+    strbuf_init(&head, 64);
+    http_text_add_header(&head, SPAN("Host"), SPAN("a:1"));
+    http_text_add_header(&head, SPAN("X-None"), SPAN_NONE);
+    ck_assert(span_eq(strbuf_span(&head), SPAN("Host: a:1\r\nX-None: \r\n")));
+    strbuf_dispose(&head);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tcase = tcase_create("http_text");
     tcase_add_test(tcase, what_may_stand_in_a_line);
     tcase_add_test(tcase, tokens);
     tcase_add_test(tcase, lists);
+    tcase_add_test(tcase, headers);
     return run_suite("http_text", tcase);
 }
