@@ -319,8 +319,9 @@ class Soak:
         after = self.gateway.metrics()
         ledger.upgraded = act is not None
         ledger.metrics = None if act else Growth(before, after)
-        # The log has a thread of its own.
+        # The log has a thread of its own. Lines of our own scrapes are among those counted here, hence the rest.
         settle(lambda: [] if self._lines() >= len(ledger.asked) - self._unfinished(ledger) else ["lines are missing"], 5)
+        time.sleep(0.5)
         ledger.read_log(self.gateway.log_path)
         self.gateway.empty_log()
         self.servers.read_journals(ledger)
