@@ -78,15 +78,37 @@ static size_t resident_kib(void)
     return pages * 4;
 }
 
-START_TEST(fakes_do_no_harm)
+/* Somebody who is no Redis, at the server's socket. */
+struct stranger {
+    int arg[2]; /* for its thread: the listening socket, and which of its kind it is */
+    pthread_t thread;
+};
+
+static void start(struct stranger *stranger, void *(*serve)(void *), int which)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int arg[2] = {socket(AF_UNIX, SOCK_STREAM, 0), _i};
-    pthread_t thread;
+    stranger->arg[0] = socket(AF_UNIX, SOCK_STREAM, 0);
+    stranger->arg[1] = which;
     memcpy(address.sun_path, server.path, sizeof(server.path));
-    ck_assert_int_eq(bind(arg[0], (struct sockaddr *)&address, sizeof(address)), 0);
-    ck_assert_int_eq(listen(arg[0], 16), 0);
-    ck_assert_int_eq(pthread_create(&thread, NULL, serve_fake, arg), 0);
+    ck_assert_int_eq(bind(stranger->arg[0], (struct sockaddr *)&address, sizeof(address)), 0);
+    ck_assert_int_eq(listen(stranger->arg[0], 16), 0);
+    ck_assert_int_eq(pthread_create(&stranger->thread, NULL, serve, stranger->arg), 0);
+}
+
+/* Ends the link first, so that its thread hears of it. */
+static void stop(struct stranger *stranger)
+{
+    redis_link_destroy(up_link);
+    up_link = NULL;
+    shutdown(stranger->arg[0], SHUT_RDWR);
+    pthread_join(stranger->thread, NULL);
+    close(stranger->arg[0]);
+}
+
+START_TEST(fakes_do_no_harm)
+{
+    struct stranger stranger;
+    start(&stranger, serve_fake, _i);
     open_link(":s3cret@", 50000);
     size_t before = resident_kib();
     must_go_down("");
@@ -95,11 +117,7 @@ START_TEST(fakes_do_no_harm)
     ck_assert_uint_lt(resident_kib(), before + 200 * 1024);
     ck_assert_uint_eq(ups, 0);
     ck_assert_ptr_null(strstr(why, "s3cret"));
-    redis_link_destroy(up_link);
-    up_link = NULL;
-    shutdown(arg[0], SHUT_RDWR);
-    pthread_join(thread, NULL);
-    close(arg[0]);
+    stop(&stranger);
 }
 END_TEST
 
@@ -137,14 +155,9 @@ static void *serve_nonsense(void *arg)
 START_TEST(nonsense_does_no_harm)
 {
     static struct ask asks[4096];
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int arg[2] = {socket(AF_UNIX, SOCK_STREAM, 0), _i};
-    pthread_t thread;
     size_t sent = 0;
-    memcpy(address.sun_path, server.path, sizeof(server.path));
-    ck_assert_int_eq(bind(arg[0], (struct sockaddr *)&address, sizeof(address)), 0);
-    ck_assert_int_eq(listen(arg[0], 16), 0);
-    ck_assert_int_eq(pthread_create(&thread, NULL, serve_nonsense, arg), 0);
+    struct stranger stranger;
+    start(&stranger, serve_nonsense, _i);
     open_link("", 20000);
     for (int i = 0; i < 120; i++) {
         enum redis_failure failure;
@@ -158,11 +171,7 @@ START_TEST(nonsense_does_no_harm)
         }
     }
     redis_loop_run(&loop, NULL, 200); /* beyond the last deadline */
-    redis_link_destroy(up_link);
-    up_link = NULL;
-    shutdown(arg[0], SHUT_RDWR);
-    pthread_join(thread, NULL);
-    close(arg[0]);
+    stop(&stranger);
     for (size_t i = 0; i < sent; i++) /* each was answered or failed, once */
         ck_assert_uint_eq(asks[i].calls, 1);
     ck_assert_uint_gt(sent, 0);
@@ -171,20 +180,11 @@ END_TEST
 
 START_TEST(why_fakes_are_not_up)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int arg[2] = {socket(AF_UNIX, SOCK_STREAM, 0), _i};
-    pthread_t thread;
-    memcpy(address.sun_path, server.path, sizeof(server.path));
-    ck_assert_int_eq(bind(arg[0], (struct sockaddr *)&address, sizeof(address)), 0);
-    ck_assert_int_eq(listen(arg[0], 16), 0);
-    ck_assert_int_eq(pthread_create(&thread, NULL, serve_fake, arg), 0);
+    struct stranger stranger;
+    start(&stranger, serve_fake, _i);
     open_url(server.path, 50000, 0);
     must_go_down(strcmp(fakes[_i].why, "end") == 0 ? "too large" : fakes[_i].why);
-    redis_link_destroy(up_link);
-    up_link = NULL;
-    shutdown(arg[0], SHUT_RDWR);
-    pthread_join(thread, NULL);
-    close(arg[0]);
+    stop(&stranger);
 }
 END_TEST
 
