@@ -82,15 +82,15 @@ static bool may_have_room(const struct call *call, const struct limit_round *rou
            (config->cache.on && !config->count_hits);
 }
 
-/* Redis reads the connections that are ready in no order that holds. What a client's last call gave back over one may
- * lie there unread while the client's next question, over another, is answered; with the answer it has been read. So a
- * refusal counts when it comes twice. */
+/* Redis takes what is ready of its connections' input in rounds, and answers after each. What a client's last call gave
+ * back may lie unread while the client's next question, over another connection, is answered in a round that had begun
+ * before; and stand behind that question, when it is repeated, in the next one. So a refusal counts when it comes three
+ * times. */
 static bool ask_again(struct call *call, struct limit_round *round)
 {
     enum redis_failure why;
-    if (round->asked_again || !may_have_room(call, round))
+    if (round->refusals == 3 || !may_have_room(call, round))
         return false;
-    round->asked_again = true;
     return ask(call, round, &why);
 }
 
@@ -106,6 +106,7 @@ static enum depend_result conclude(struct call *call, struct limit_round *round,
     round->now_us = round->redis.answered_us;
     if (verdict->admitted)
         return limit_admit(call, round);
+    round->refusals++;
     if (ask_again(call, round))
         return DEPEND_WAIT;
     if (verdict->place != REDIS_PLACES_MAX)

@@ -49,7 +49,7 @@ struct limit_round {
     uint64_t now_us, prompt_guess;
     bool own;                                    /* see limit_decision */
     bool over_redis;                             /* what it took is in Redis, else in memory */
-    bool asked_again;                            /* Redis, which has refused it once */
+    unsigned refusals;                           /* by Redis, so far */
     struct limit_places places;                  /* that it asked for */
     struct store_lease leases[REDIS_PLACES_MAX]; /* in memory */
     struct redis_hit redis;

@@ -1,10 +1,13 @@
 """Limits over Redis: the same as in memory, counted together by all replicas, and what is left of them without it."""
 import concurrent.futures
+import contextlib
 import signal
+import socket
 import time
 
 import test_limits
 from harness import Options, chat, limit, smoke, wait_until
+from redis_server import encode
 
 CHAT = "/v1/chat/completions"
 PATIENT = "1s"  # a busy machine must not make these scenarios fall back to memory
@@ -103,6 +106,11 @@ def test_replicas_together_reserve_tokens(t):
     wait_until(lambda: status_of(weirs[1], max_tokens=900) == 200, "what was not used to be given back", 20)
 
 
+# Keeps Redis busy for so many seconds, as one with slow commands is.
+BUSY = """local function now() local t = redis.call('TIME') return t[1] + t[2] / 1e6 end
+local start = now() while now() < start + ARGV[1] do end return 1"""
+
+
 def test_a_refusal_does_not_overtake_what_was_given_back(t):
     redis, fake = t.redis(), t.fake()
     config = test_limits.KEYS.replace("alice, ", "alice, max_streams: 1, ") + "limits:\n" + \
@@ -112,17 +120,25 @@ def test_a_refusal_does_not_overtake_what_was_given_back(t):
 
     def wait_in_flight(count):  # one more asks for metrics
         wait_until(lambda: two.metric("^weir_requests_in_flight") == count + 1, "the request to wait for redis")
-    with one.connect() as first, two.connect() as other, two.connect() as second:
-        first.request("POST", CHAT, alice | {"x-fake": "delay_ms=1500"}, chat(False, max_tokens=800))
+    redis.ask("SET", "large", bytes(1 << 20))
+    with contextlib.ExitStack() as stack:
+        first, other, second = (stack.enter_context(weir.connect()) for weir in (one, two, two))
+        busy, *readers = (stack.enter_context(socket.create_connection(("127.0.0.1", redis.port))) for _ in range(101))
+        first.request("POST", CHAT, alice | {"x-fake": "delay_ms=700"}, chat(False, max_tokens=800))
         fake.wait_requests(1)
+        # Redis takes what is ready in this order, and only then looks what else has become so. It will find alice's
+        # next question behind bob's, before what the first replica gives back. Large replies, which it writes after
+        # those to the second replica, leave that the time to ask again before Redis looks.
         redis.freeze()
-        # Redis will find bob's question before what the first replica gives back, and alice's next together with it.
+        busy.sendall(encode("EVAL", BUSY, 0, 2))
+        for reader in readers:
+            reader.sendall(encode("GET", "large"))
         other.request("POST", CHAT, bob, chat(False))
         wait_in_flight(1)
+        redis.thaw()
         assert first.response().status == 200
         second.request("POST", CHAT, alice, chat(False, max_tokens=800))
         wait_in_flight(2)
-        redis.thaw()
         assert second.response().status == 200
         assert other.response().status == 200
     assert one.metric("^weir_limit_fallbacks_total") + two.metric("^weir_limit_fallbacks_total") == 0
