@@ -31,7 +31,11 @@ class Skip(Exception):
     """The scenario cannot run here; the text says why."""
 
 
-def wait_until(check, what, timeout=10.0):
+class Defect(AssertionError):
+    """Nothing that a busy machine could bring about: a scenario that finds this has failed for good."""
+
+
+def wait_until(check, what, timeout=20.0, error=AssertionError):
     """Calls `check` until it returns something true, and returns that."""
     end = time.monotonic() + timeout * Options.slow
     while True:
@@ -39,7 +43,7 @@ def wait_until(check, what, timeout=10.0):
         if value:
             return value
         if time.monotonic() > end:
-            raise AssertionError(f"waited in vain for {what}")
+            raise error(f"waited in vain for {what}")
         time.sleep(0.005)
 
 
@@ -418,7 +422,8 @@ class Scenario:
         environment.update(env or {})
         done = subprocess.run([str(Options.weir), *map(str, args)], capture_output=True, text=True, env=environment, input=stdin,
                               timeout=timeout * Options.slow, cwd=self.dir, check=False)
-        assert not TROUBLE.search(done.stderr), done.stderr
+        if TROUBLE.search(done.stderr) or done.returncode < 0:
+            raise Defect(f"it ended with {done.returncode}: {done.stderr}")
         return done
 
     def curl(self, *args, stdin=None, timeout=15.0):
@@ -456,6 +461,11 @@ class Scenario:
             elif not was_alive:
                 wrong.append(f"{process.name} ended by itself:\n{process.log()[-1000:]}")
         return wrong
+
+    def trouble(self):
+        """Whether any program that was started has had a word from a sanitizer or from valgrind."""
+        logs = [p.log_path for p in self.processes] + [p.valgrind_log for p in self.processes if isinstance(p, Weir)]
+        return any(TROUBLE.search(path.read_text(errors="replace")) for path in logs if path.exists())
 
     def logs(self):
         return "\n".join(f"--- {p.name}\n{p.log()[-1500:]}" for p in self.processes if isinstance(p, Weir))

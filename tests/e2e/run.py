@@ -7,11 +7,12 @@ import os
 import pathlib
 import select
 import signal
+import subprocess
 import sys
 import time
 import traceback
 
-from harness import Options, Scenario, Skip
+from harness import TROUBLE, Defect, Options, Scenario, Skip
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -34,12 +35,22 @@ def collect(pattern, smoke, few):
     return found
 
 
+# What a busy machine can bring about: an order or a time that was taken for granted. See run_again().
+BY_CHANCE = (AssertionError, TimeoutError, subprocess.TimeoutExpired)
+FEW = 3  # failures beyond which something is broken, and no second attempt says otherwise
+
+
+class TooLong(BaseException):
+    """The scenario's own limit. No OSError, as TimeoutError is: scenarios expect some of those, and would go on."""
+
+
 def on_alarm(*_):
-    raise TimeoutError("the scenario took too long")
+    raise TooLong("the scenario took too long")
 
 
 def play(title, function):
-    """One scenario, in a process of its own. Returns (verdict, text)."""
+    """One scenario, in a process of its own. Returns (verdict, text); the verdict "wavered" is a failure that may be chance:
+    nothing but an assertion or a limit on time, with every program in good order to its end."""
     signal.signal(signal.SIGALRM, on_alarm)
     signal.alarm(int(getattr(function, "seconds", 40) * Options.slow))
     scenario, verdict, text = Scenario(title), "passed", ""
@@ -47,8 +58,9 @@ def play(title, function):
         function(scenario)
     except Skip as e:
         verdict, text = "skipped", str(e)
-    except BaseException:  # pylint: disable=broad-except
-        verdict, text = "failed", traceback.format_exc() + scenario.logs()
+    except BaseException as e:  # pylint: disable=broad-except
+        chance = isinstance(e, (*BY_CHANCE, TooLong)) and not isinstance(e, Defect)
+        verdict, text = "wavered" if chance else "failed", traceback.format_exc() + scenario.logs()
     signal.alarm(int(60 * Options.slow))
     try:
         wrong = scenario.close()
@@ -56,6 +68,8 @@ def play(title, function):
         wrong = [traceback.format_exc()]
     if wrong:
         verdict, text = "failed", text + "\n".join(wrong)
+    if verdict == "wavered" and (TROUBLE.search(text) or scenario.trouble()):
+        verdict = "failed"
     scenario.clean()
     return verdict, text
 
@@ -76,26 +90,41 @@ def start(title, function):
     return {"title": title, "pid": pid, "pipe": read_end, "data": b"", "start": time.monotonic(), "limit": seconds}
 
 
+def say(word, job, note=""):
+    print(f"{word:4} {job['title']} ({time.monotonic() - job['start']:.1f} s){note}", flush=True)
+
+
+def show(text):
+    print("     " + text.rstrip().replace("\n", "\n     "), flush=True)
+
+
 def finish(job):
+    """Collects a scenario that has ended. Returns (verdict, text)."""
+    os.killpg(job["pid"], signal.SIGKILL)  # what it left, such as a gateway's successor; itself it has nothing more to do
     os.close(job["pipe"])
     os.waitpid(job["pid"], 0)
     try:
-        verdict, text = json.loads(job["data"])
+        return json.loads(job["data"])
     except ValueError:
-        verdict, text = "failed", "the scenario's process died"
-    print(f"{'ok  ' if verdict == 'passed' else 'SKIP' if verdict == 'skipped' else 'FAIL'} {job['title']}"
-          f" ({time.monotonic() - job['start']:.1f} s)" + (f" - {text}" if verdict == "skipped" else ""), flush=True)
-    if verdict == "failed":
-        print("     " + text.rstrip().replace("\n", "\n     "), flush=True)
-    return verdict
+        return "failed", "the scenario's process died"
 
 
-def run_all(scenarios, jobs):
-    counts = {"passed": 0, "failed": 0, "skipped": 0}
+def tell(job, verdict, text):
+    if verdict == "wavered":
+        say("WAIT", job, " - failed, see below; its verdict comes at the end")
+    else:
+        say({"passed": "ok", "skipped": "SKIP", "failed": "FAIL"}[verdict], job, f" - {text}" if verdict == "skipped" else "")
+    if verdict in ("failed", "wavered"):
+        show(text)
+
+
+def run_all(scenarios, jobs, ended):
+    """Plays them, so many at a time; ended(scenario, job, verdict, text) hears of each."""
     waiting, running = list(reversed(scenarios)), []
     while waiting or running:
         while waiting and len(running) < jobs:
-            running.append(start(*waiting.pop()))
+            scenario = waiting.pop()
+            running.append({**start(*scenario), "scenario": scenario})
         ready, _, _ = select.select([job["pipe"] for job in running], [], [], 1)
         for job in list(running):
             if job["pipe"] in ready:
@@ -103,9 +132,51 @@ def run_all(scenarios, jobs):
                 job["data"] += data
                 if not data:
                     running.remove(job)
-                    counts[finish(job)] += 1
+                    ended(job["scenario"], job, *finish(job))
             elif time.monotonic() - job["start"] > job["limit"]:
                 os.killpg(job["pid"], signal.SIGKILL)
+
+
+def run_again(wavered, counts):
+    """Plays those that may have failed by chance once more, each alone. Returns the titles of those that then passed."""
+    passed = []
+
+    def ended(_, job, verdict, text):
+        if verdict == "passed":
+            passed.append(job["title"])
+            counts["passed"] += 1
+            print(f"ok   {job['title']} (at the second attempt; the first is above)", flush=True)
+        else:
+            counts["failed"] += 1
+            say("FAIL", job, " - at the second attempt too; the first is above")
+            show(text)
+
+    run_all(wavered, 1, ended)
+    return passed
+
+
+def run(scenarios, jobs, once):
+    """Plays all. Returns how many passed, failed and were skipped, and prints who needed a second attempt."""
+    counts, wavered, second = {"passed": 0, "failed": 0, "skipped": 0}, [], []
+
+    def ended(scenario, job, verdict, text):
+        if once and verdict == "wavered":
+            verdict = "failed"
+        tell(job, verdict, text)
+        if verdict == "wavered":
+            wavered.append(scenario)
+        else:
+            counts[verdict] += 1
+
+    run_all(scenarios, jobs, ended)
+    if counts["failed"] + len(wavered) > FEW:
+        counts["failed"] += len(wavered)
+        for title, _ in wavered:
+            print(f"FAIL {title} - with so many that failed there is no second attempt; the first is above", flush=True)
+    else:
+        second = run_again(wavered, counts)
+    if second:
+        print(f"{len(second)} needed a second attempt: {'; '.join(second)}")
     return counts
 
 
@@ -121,6 +192,8 @@ def main():
     parser.add_argument("--workers", help="threads of the gateway where a scenario does not say")
     parser.add_argument("--strict", action="store_true", default=os.environ.get("WEIR_STRICT_TIMING") == "1",
                         help="hold the gateway to its promised times; for a Release build on a quiet machine")
+    parser.add_argument("--once", action="store_true", help="no second attempt for what failed by an assertion or a time limit: to find"
+                        " tests that fail by chance")
     parser.add_argument("--slow", type=float, help="multiplies every time limit")
     options = parser.parse_args()
     Options.weir = pathlib.Path(options.weir).resolve()
@@ -133,7 +206,7 @@ def main():
     # Under nohup it would be ignored, by the gateways too, and the scenarios that reload would wait for ever.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     scenarios = collect(options.pattern, options.smoke, options.few)
-    counts = run_all(scenarios, options.jobs)
+    counts = run(scenarios, options.jobs, options.once)
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
     sys.exit(1 if counts["failed"] or not scenarios else 0)
 
