@@ -64,11 +64,23 @@ def claim(port):
 _claims = []
 
 
+def own_ports():
+    """Ports outside the range from which the kernel picks for outgoing connections: there one that is free now may be taken in
+    the next moment."""
+    try:
+        low, high = map(int, pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split())
+    except (OSError, ValueError):
+        low, high = 32768, 60999
+    below, above = range(10000, min(low, 32768)), range(high + 1, 65536)
+    widest = max(below, above, key=len)
+    return widest if len(widest) >= 2000 else range(10000, 32768)
+
+
 def free_port(host="127.0.0.1"):
-    """A port that nobody uses, outside the range from which the kernel picks for outgoing connections. No other scenario
-    on this machine gets it as long as this one runs."""
+    """A port that nobody uses, one of own_ports(). No other scenario on this machine gets it as long as this one runs."""
+    ports = own_ports()
     while True:
-        port = random.SystemRandom().randint(12000, 30000)
+        port = random.SystemRandom().choice(ports)
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
             try:
                 s.bind((host, port))
@@ -85,6 +97,21 @@ def mono_us():
 
 
 # ---------------------------------------------------------------- processes
+
+class PortTaken(AssertionError):
+    """The program has ended, for its port was in use."""
+
+
+def on_a_port(start, attempts=5):
+    """start(port) on a free port; on another if a stranger has taken that before the program could."""
+    for attempt in range(attempts):
+        try:
+            return start(free_port())
+        except PortTaken:
+            if attempt == attempts - 1:
+                raise
+    return None
+
 
 class Process:
     def __init__(self, scenario, name, argv, env=None, prefix=()):
@@ -108,6 +135,13 @@ class Process:
 
     def alive(self):
         return self.popen.poll() is None
+
+    def give_up_if_taken(self, log):
+        """Raises PortTaken if it has ended and its log says that this is why."""
+        if not self.alive() and re.search(r"(?i)address already in use|the port is in use", log):
+            self.kill()
+            self.scenario.processes.remove(self)
+            raise PortTaken(log[-500:])
 
     def signal(self, number=signal.SIGTERM):
         if self.alive():
@@ -139,8 +173,7 @@ class Fake(Process):
             self.tls.check_hostname = False
             self.tls.verify_mode = ssl.CERT_NONE
         super().__init__(scenario, name, argv)
-        line = wait_until(lambda: re.search(r"listening on (\S+)\n", self.log()), f"{name} to listen")
-        where = line[1]
+        where = wait_until(self._listening, f"{name} to listen")[1]
         if where.startswith("unix:"):
             self.address = where[5:]
             self.url = "http://" + where
@@ -149,6 +182,11 @@ class Fake(Process):
             self.port = int(port)
             self.address = (host.strip("[]"), self.port)
             self.url = f"{'https' if cert else 'http'}://{where}"
+
+    def _listening(self):
+        log = self.log()
+        self.give_up_if_taken(log)
+        return re.search(r"listening on (\S+)\n", log)
 
     def ask(self, method, path, headers=None, body=None):
         with Wire(self.address, self.tls) as wire:
@@ -238,6 +276,7 @@ class Weir(Process):
 
     def _ready(self):
         if not self.alive():
+            self.give_up_if_taken(self.log())
             raise AssertionError(f"weir ended with {self.popen.returncode} at its start:\n{self.log()[-2000:]}")
         try:
             Wire(self.address).close()
@@ -387,12 +426,17 @@ class Scenario:
     def _name(self, kind):
         return f"{kind}{sum(1 for p in self.processes if p.name.startswith(kind)) + 1}"
 
-    def fake(self, behave="", **options):
-        return Fake(self, self._name("fake"), behave, **options)
+    def fake(self, behave="", listen=None, **options):
+        def start(where):
+            return Fake(self, self._name("fake"), behave, listen=where, **options)
+        # No port of the kernel's choice: one that dies must find its own free when it is revived.
+        return start(listen) if listen else on_a_port(lambda port: start(f"127.0.0.1:{port}"))
 
     def weir(self, *backends, args=(), config=None, env=None, listen=None, tls=None, keys=(), fail=False):
         """A gateway in front of `backends` (fakes or URLs). `fail` means that it is not expected to start."""
-        return Weir(self, self._name("weir"), backends, list(args), config, env, listen, tls, keys, fail)
+        def start(where):
+            return Weir(self, self._name("weir"), backends, list(args), config, env, where, tls, keys, fail)
+        return start(listen) if listen or fail else on_a_port(lambda port: start([f"127.0.0.1:{port}"]))
 
     def pair(self, behave="", **options):
         """The usual case: one fake, one gateway."""

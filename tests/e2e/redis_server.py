@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 
-from harness import Process, Skip, free_port, wait_until
+from harness import Process, Skip, free_port, on_a_port, wait_until
 
 
 def encode(*pieces):
@@ -43,11 +43,15 @@ class RedisServer:
         if shutil.which("redis-server") is None:
             raise Skip("redis-server is not installed")
         self.scenario, self.name, self.args = scenario, name, list(args)
-        self.port, self.dir = free_port(), scenario.dir / name
+        self.dir = scenario.dir / name
         self.dir.mkdir()
         self.path = self.dir / "socket"
-        self.url, self.unix_url = f"redis://127.0.0.1:{self.port}/0", f"unix://{self.path}"
+        self.unix_url = f"unix://{self.path}"
         self.process, self.starts = None, 0
+        on_a_port(self._start_at)
+
+    def _start_at(self, port):
+        self.port, self.url = port, f"redis://127.0.0.1:{port}/0"
         self.start()
 
     def start(self):
@@ -59,6 +63,9 @@ class RedisServer:
         wait_until(self._ready, f"{self.name} to serve")
 
     def _ready(self):
+        if not self.process.alive():
+            log = self.dir / "redis.log"
+            self.process.give_up_if_taken(log.read_text(errors="replace") if log.exists() else "")
         try:
             return isinstance(self.ask("PING"), (str, RedisError))
         except OSError:
