@@ -318,8 +318,29 @@ class Weir(Process):
         return self.ask("POST", path, headers, body or chat())
 
     def log(self):
-        time.sleep(0.03)  # the log's writer naps between two rounds
+        """With all that was logged before. What logs may still be at it, and the log's writer naps for 10 ms between two
+        rounds; on a busy machine both have to wait for a processor."""
+        for _ in range(2):
+            time.sleep(0.02)
+            self._rest()
         return super().log()
+
+    def _rest(self):
+        """Waits until all threads sleep, though not for long: some have always something to do."""
+        end = time.monotonic() + 0.5 * Options.slow
+        while self._runs() and time.monotonic() < end:
+            time.sleep(0.005)
+
+    def _runs(self):
+        """Whether one of its threads runs, or waits for a processor."""
+        try:
+            for thread in os.listdir(f"/proc/{self.pid}/task"):
+                with open(f"/proc/{self.pid}/task/{thread}/stat", encoding="ascii", errors="replace") as stat:
+                    if stat.read().rsplit(")", 1)[1].split()[0] in "RD":
+                        return True
+        except (FileNotFoundError, ProcessLookupError):  # a thread that has ended, or all have
+            pass
+        return False
 
     def log_lines(self):
         lines = []
