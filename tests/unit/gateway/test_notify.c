@@ -80,41 +80,52 @@ START_TEST(the_watchdog_is_ours_or_nobodys)
 }
 END_TEST
 
+/* Somebody who signals a thread once the watchdog was fed so often; if it is not to be fed, after a while. */
+struct signaller {
+    pthread_t to;
+    int feeds, fed;
+};
+
 static void *signal_later(void *arg)
 {
-    usleep(300000);
-    pthread_kill(*(pthread_t *)arg, SIGUSR1);
+    struct signaller *signaller = arg;
+    do {
+        usleep(signaller->feeds == 0 ? 300000 : 10000);
+        signaller->fed += heard("WATCHDOG=1");
+    } while (signaller->fed < signaller->feeds);
+    pthread_kill(signaller->to, SIGUSR1);
     return NULL;
 }
 
-/* Waits for a signal that comes after a while; returns how often the watchdog was fed meanwhile. */
-static int fed(struct server *server)
+/* Waits for a signal that comes when the watchdog was fed so often; returns how often it was in the end. */
+static int fed(struct server *server, int feeds)
 {
+    struct signaller signaller = {.to = pthread_self(), .feeds = feeds};
     sigset_t set;
-    pthread_t self = pthread_self(), other;
+    pthread_t other;
     sigemptyset(&set);
     sigaddset(&set, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-    pthread_create(&other, NULL, signal_later, &self);
+    pthread_create(&other, NULL, signal_later, &signaller);
     ck_assert_int_eq(notify_wait_signal(server, &set, 0), SIGUSR1);
     pthread_join(other, NULL);
-    return heard("WATCHDOG=1");
+    return signaller.fed + heard("WATCHDOG=1");
 }
 
 START_TEST(the_watchdog_is_fed_while_every_worker_turns)
 {
     struct worker *workers[2] = {calloc(1, sizeof(struct worker)), calloc(1, sizeof(struct worker))};
     struct server server = {.workers = {workers[0], workers[1]}, .worker_count = 2};
-    atomic_store(&workers[0]->turned_us, clock_us());
-    atomic_store(&workers[1]->turned_us, clock_us());
-    ck_assert_int_eq(fed(&server), 0); /* nobody watches */
+    atomic_store(&workers[0]->turned_us, clock_us() + 600000000); /* on any machine not long ago */
+    atomic_store(&workers[1]->turned_us, clock_us() + 600000000);
+    ck_assert_int_eq(fed(&server, 0), 0); /* nobody watches */
     setenv("WATCHDOG_USEC", "100000", 1);
-    ck_assert_int_ge(fed(&server), 2);
+    ck_assert_int_ge(fed(&server, 2), 2);
 
     atomic_store(&workers[1]->turned_us, clock_us() - 60000000);
-    ck_assert_int_eq(fed(&server), 0); /* one hangs */
+    ck_assert_int_eq(fed(&server, 0), 0); /* one hangs */
     atomic_store(&server.draining, true);
-    ck_assert_int_ge(fed(&server), 2); /* it may have ended */
+    ck_assert_int_ge(fed(&server, 2), 2); /* it may have ended */
     free(workers[0]);
     free(workers[1]);
 }
