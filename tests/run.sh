@@ -107,8 +107,8 @@ scripts_are_sound() {
         -exec shellcheck -x {} +
 }
 
-# Sanitizers on a busy machine take longer than the 4 seconds that Check gives a test.
-export CK_DEFAULT_TIMEOUT=60
+# Sanitizers on a busy machine take longer than the 4 seconds that Check gives a test, and than what some tests ask for.
+export CK_DEFAULT_TIMEOUT=60 CK_TIMEOUT_MULTIPLIER=5
 
 # unit DIRECTORY: runs each program of Check tests and adds up what they say.
 unit() {
