@@ -272,7 +272,7 @@ class Weir(Process):
         self.expected_status = 0
         super().__init__(scenario, name, argv, env, prefix)
         if not fail:
-            wait_until(self._ready, f"{name} to serve", 20)
+            wait_until(self._ready, f"{name} to serve", 40)
 
     def _ready(self):
         if not self.alive():
@@ -481,7 +481,7 @@ class Scenario:
         from redis_server import RedisFake  # pylint: disable=import-outside-toplevel,cyclic-import
         return RedisFake(server, mode, **more)
 
-    def run(self, *args, env=None, stdin=None, timeout=15.0):
+    def run(self, *args, env=None, stdin=None, timeout=30.0):
         """The weir command, to its end."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")}
         environment.update(env or {})
@@ -491,7 +491,7 @@ class Scenario:
             raise Defect(f"it ended with {done.returncode}: {done.stderr}")
         return done
 
-    def curl(self, *args, stdin=None, timeout=15.0):
+    def curl(self, *args, stdin=None, timeout=30.0):
         self.need("curl")
         return subprocess.run(["curl", "-sS", "-N", "--max-time", str(timeout * Options.slow), *map(str, args)],
                               capture_output=True, input=stdin, check=False)
@@ -546,7 +546,7 @@ def smoke(scenario):
 
 
 def limit(seconds):
-    """Gives a scenario more time than the usual 40 seconds."""
+    """Gives a scenario so many seconds, if that is more than all have (SECONDS in run.py)."""
     def mark(scenario):
         scenario.seconds = seconds
         return scenario

@@ -130,7 +130,7 @@ class Http2:
                 self._feed()
         except (TimeoutError, BlockingIOError):
             pass
-        self.wire.sock.settimeout(15 * Options.slow)
+        self.wire.sock.settimeout(30 * Options.slow)
 
     def _feed(self):
         try:
@@ -144,7 +144,7 @@ class Http2:
             payload, self.buffer = self.buffer[9:9 + size], self.buffer[9 + size:]
             self._take(kind, flags, stream & 0x7fffffff, payload)
 
-    def read_until(self, check, what, timeout=15.0):
+    def read_until(self, check, what, timeout=30.0):
         """Takes frames until `check` is true or the peer closes."""
         end = time.monotonic() + timeout * Options.slow
         while not self.closed and not check():

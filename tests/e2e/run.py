@@ -37,6 +37,7 @@ def collect(pattern, smoke, few):
 
 # What a busy machine can bring about: an order or a time that was taken for granted. See run_again().
 BY_CHANCE = (AssertionError, TimeoutError, subprocess.TimeoutExpired)
+SECONDS = 120  # that a scenario may take at least; on a quiet machine most take one or two
 FEW = 3  # failures beyond which something is broken, and no second attempt says otherwise
 
 
@@ -48,11 +49,15 @@ def on_alarm(*_):
     raise TooLong("the scenario took too long")
 
 
+def seconds_for(function):
+    return max(SECONDS, getattr(function, "seconds", 0)) * Options.slow
+
+
 def play(title, function):
     """One scenario, in a process of its own. Returns (verdict, text); the verdict "wavered" is a failure that may be chance:
     nothing but an assertion or a limit on time, with every program in good order to its end."""
     signal.signal(signal.SIGALRM, on_alarm)
-    signal.alarm(int(getattr(function, "seconds", 40) * Options.slow))
+    signal.alarm(int(seconds_for(function)))
     scenario, verdict, text = Scenario(title), "passed", ""
     try:
         function(scenario)
@@ -86,7 +91,7 @@ def start(title, function):
             json.dump(result, pipe)
         os._exit(0)
     os.close(write_end)
-    seconds = (getattr(function, "seconds", 40) + 70) * Options.slow
+    seconds = seconds_for(function) + 70 * Options.slow
     return {"title": title, "pid": pid, "pipe": read_end, "data": b"", "start": time.monotonic(), "limit": seconds}
 
 

@@ -4,7 +4,7 @@ import email.utils
 import threading
 import time
 
-from harness import chat, make_request, smoke, wait_until
+from harness import chat, limit, make_request, smoke, wait_until
 
 CHAT = "/v1/chat/completions"
 ONE = ["--workers", "1"]
@@ -72,6 +72,7 @@ def test_the_end_of_a_connection_is_told_and_kept(t):
         assert answer.header("connection") == "close" and answer.body == first.body and wire.at_end(), answer
 
 
+@limit(180)
 def test_plain_answers_wait_for_a_client_that_reads_late(t):
     """What the socket does not take at once comes later, and nothing of it twice."""
     _, weir = t.pair(args=ONE, config="send_timeout: 60s\n")

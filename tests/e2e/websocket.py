@@ -21,7 +21,7 @@ def handshake_headers(**changes):
 
 
 class WebSocket(Frames):
-    def __init__(self, weir, path="/ws/chat", headers=None, extra=b"", receive_buffer=None, timeout=15.0):
+    def __init__(self, weir, path="/ws/chat", headers=None, extra=b"", receive_buffer=None, timeout=30.0):
         self.wire = Wire(weir.address, weir.tls_context, **({"rcvbuf": receive_buffer} if receive_buffer else {}))
         super().__init__(self.wire.sock, masks=True)
         self.sock.settimeout(timeout * Options.slow)

@@ -36,7 +36,7 @@ class Response:
 
 class Wire:
     """One client connection, byte by byte."""
-    def __init__(self, address, tls=None, sni=None, timeout=15.0, rcvbuf=None, source=None, maxseg=None):
+    def __init__(self, address, tls=None, sni=None, timeout=30.0, rcvbuf=None, source=None, maxseg=None):
         if isinstance(address, str):
             self.sock = socket.socket(socket.AF_UNIX)
         else:
