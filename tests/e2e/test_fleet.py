@@ -107,7 +107,7 @@ def test_a_dead_server_is_found_out_once_and_then_left_alone(t):
 
 def test_a_server_that_comes_back_is_tried_by_one_request_and_then_gets_its_share(t):
     fake, other = t.fake(), t.fake()
-    weir = t.weir(config=fleet([fake, other], "health: { ejection: 500ms, slow_start: 500ms }\n"), args=ONE_WORKER)
+    weir = t.weir(config=fleet([fake, other], "health: { ejection: 4s, slow_start: 500ms }\n"), args=ONE_WORKER)
     fake.behave("drop=2")
     for _ in range(12):
         assert weir.stream().status == 200
@@ -178,7 +178,7 @@ def test_plain_answers_are_tried_again_too(t):
 def test_a_server_that_stalls_before_its_first_token_is_given_up_for_another(t):
     for behave in ("first_ms=60000", "delay_ms=60000", "comments,first_ms=60000"):
         slow, good = t.fake(behave), t.fake()
-        weir = t.weir(config=fleet([slow, good], per_backend=", timeouts: { first_token: 300ms }"), args=ONE_WORKER)
+        weir = t.weir(config=fleet([slow, good], per_backend=", timeouts: { first_token: 1500ms }"), args=ONE_WORKER)
         answer = weir.stream()
         assert answer.status == 200 and answer.body.endswith(b"[DONE]\n\n"), (behave, answer)
         assert answer.header("x-weir-attempts") == "2"
@@ -223,7 +223,7 @@ def test_a_server_whose_streams_keep_dying_is_ejected(t):
         weir.stream()
     assert state(weir, "a") == "ejected" and dying.stats()["requests"] == 3
     fakes = [t.fake("events=60,stall_after=40"), good]
-    weir = t.weir(config=fleet(fakes, per_backend=", timeouts: { idle: 200ms }"), args=ONE_WORKER)
+    weir = t.weir(config=fleet(fakes, per_backend=", timeouts: { idle: 1500ms }"), args=ONE_WORKER)
     for _ in range(12):
         weir.stream()
     assert state(weir, "a") == "ejected" and fakes[0].stats()["requests"] == 3
@@ -232,10 +232,11 @@ def test_a_server_whose_streams_keep_dying_is_ejected(t):
 def test_an_outage_is_not_multiplied(t):
     fakes = [t.fake("status=500") for _ in range(3)]
     weir = t.weir(config=fleet(fakes, "health: { failures: 0, error_rate: 0 }\nretries: { backoff: 1ms }\n"), args=ONE_WORKER)
+    begun = time.monotonic()
     for _ in range(100):
         assert weir.stream().status == 500
-    total = sum(served(fakes))
-    assert 110 <= total <= 100 + 20 + 10 + 12, total  # a fifth of them, the minimum, and one per second
+    total, seconds = sum(served(fakes)), time.monotonic() - begun
+    assert 110 <= total <= 100 + 20 + 10 + 2 + seconds, (total, seconds)  # a fifth of them, the minimum, and one per second
     assert weir.metric("weir_retries_refused_total") > 0
     assert weir.metric("weir_retries_total") == total - 100
 
@@ -277,7 +278,8 @@ def test_retry_after_leaves_a_server_alone_for_that_long(t):
         assert state(weir, "a") == "paused"
         while time.monotonic() < begun + 1.5:
             assert weir.stream().status == 200
-        assert busy.stats()["requests"] == 1, "it asked for two seconds"
+            asked = busy.stats()["requests"]
+            assert asked == 1 or time.monotonic() > begun + 2, "it asked for two seconds"
         busy.behave("events=5")
         wait_until(lambda: weir.stream().status == 200 and busy.stats()["requests"] > 1, "it to be asked again")
         assert state(weir, "a") == "healthy", "nothing was wrong with it"
@@ -434,13 +436,15 @@ def test_a_conversation_stays_where_its_prefix_is_warm(t):
 
 def test_the_fast_server_gets_more_by_latency_and_least_requests(t):
     for balance in ("latency", "least_requests", "power_of_two"):
-        fast, slow = t.fake("first_ms=5,events=2"), t.fake("first_ms=200,events=2")
+        fast, slow = t.fake("first_ms=5,events=2"), t.fake("first_ms=1000,events=2")  # a busy machine slows both down
         weir = t.weir(config=fleet([fast, slow], f"balance: {balance}\n"))
         load = Load(weir, clients=4)
         time.sleep(1.5)
-        load.stop()
+        try:
+            wait_until(lambda: fast.stats()["requests"] > 3 * slow.stats()["requests"], f"{balance} to prefer the fast one")
+        finally:
+            load.stop()
         assert not load.errors
-        assert fast.stats()["requests"] > 3 * slow.stats()["requests"], (balance, served([fast, slow]))
 
 
 # ---------------------------------------------------------------- time
@@ -463,9 +467,9 @@ def test_the_clients_own_deadline_shortens_the_total(t):
 
 def test_a_deadline_is_for_all_attempts_together(t):
     fakes = [t.fake("first_ms=60000") for _ in range(3)]
-    weir = t.weir(config=fleet(fakes, per_backend=", timeouts: { first_token: 400ms }"), args=ONE_WORKER)
+    weir = t.weir(config=fleet(fakes, per_backend=", timeouts: { first_token: 2s }"), args=ONE_WORKER)
     begun = time.monotonic()
-    answer = weir.ask("POST", CHAT, {"x-weir-timeout": "0.6"}, chat())
+    answer = weir.ask("POST", CHAT, {"x-weir-timeout": "3"}, chat())
     assert answer.status == 504 and sum(served(fakes)) == 2, answer
     assert time.monotonic() - begun < 20
 
@@ -506,13 +510,14 @@ def test_requests_wait_for_a_place_and_all_are_served(t):
     assert len(answers) == 30 and all(answer.status == 200 for _, answer in answers)
     assert 1 <= most <= 2, most
     assert weir.metric(r'weir_queue_duration_seconds_count\{result="served"\}') > 0
-    assert waiting(weir) == 0 and weir.ask("GET", "/health").json()["backends"][0]["in_flight"] == 0
+    assert waiting(weir) == 0
+    wait_until(lambda: weir.ask("GET", "/health").json()["backends"][0]["in_flight"] == 0, "the last place to be given back")
     assert fake.stats()["requests"] == 30
 
 
 def test_a_full_queue_and_a_long_wait_are_503_with_retry_after(t):
-    fake = t.fake("first_ms=3000,events=1")
-    weir = t.weir(config=fleet([fake], "queue: { max: 1, timeout: 700ms }\n", per_backend=", max_concurrent: 1"))
+    fake = t.fake("first_ms=8000,events=1")
+    weir = t.weir(config=fleet([fake], "queue: { max: 1, timeout: 4s }\n", per_backend=", max_concurrent: 1"))
     answers = []
     threads = [ask_later(weir, answers, "first")]
     fake.wait_requests()
@@ -532,7 +537,7 @@ def test_a_full_queue_and_a_long_wait_are_503_with_retry_after(t):
 
 @smoke
 def test_a_client_that_leaves_while_it_waits_leaves_the_queue(t):
-    fake = t.fake("first_ms=1500,events=1")
+    fake = t.fake("first_ms=5000,events=1")
     weir = t.weir(config=fleet([fake], per_backend=", max_concurrent: 1"))
     answers = []
     thread = ask_later(weir, answers, "first")
@@ -562,7 +567,7 @@ keys:
 
     def settled(n):
         wait_until(lambda: waiting(weir) >= n, f"{n} to wait")
-    fake.behave("first_ms=2000,events=1")
+    fake.behave("first_ms=8000,events=1")  # until all the others wait
     ask("greedy")
     fake.wait_requests()
     fake.behave("first_ms=40,events=1")
@@ -585,7 +590,7 @@ keys:
 
 
 def test_a_free_server_is_used_before_anybody_waits(t):
-    fakes = [t.fake("first_ms=300,events=1") for _ in range(3)]
+    fakes = [t.fake("first_ms=4000,events=1") for _ in range(3)]
     weir = t.weir(config=fleet(fakes, per_backend=", max_concurrent: 1"))
     answers = []
     threads = [ask_later(weir, answers, i) for i in range(3)]
