@@ -720,11 +720,11 @@ def test_a_client_that_never_reads_is_closed(t):
 
 
 def test_idle_and_total_timeouts(t):
-    for timeouts, reason in (("idle: 400ms", "nobody has said anything for too long"),
-                             ("total: 600ms", "the session has lasted as long as it may")):
+    for timeouts, reason in (("idle: 2s", "nobody has said anything for too long"),
+                             ("total: 2s", "the session has lasted as long as it may")):
         server, weir = pair(t, backend=f", timeouts: {{ {timeouts} }}")
         with server, opened(weir) as ws:
-            end = time.monotonic() + (0.6 if "idle" in timeouts else 0)
+            end = time.monotonic() + (3 if "idle" in timeouts else 0)
             while time.monotonic() < end:  # while somebody talks it is not idle
                 ws.text("x")
                 assert ws.read_text() == "x"
@@ -750,21 +750,15 @@ def test_pings_go_to_the_backend_and_a_dead_one_is_noticed(t):
             pings += opcode == PING
             if opcode == CLOSE:
                 return
-    server, weir = pair(t, answering, config="websocket: { ping: 150ms }\n")
+    server, weir = pair(t, answering, config="websocket: { ping: 1s }\n")
     with server, opened(weir) as ws:
-        end = time.monotonic() + 1.0
-        ws.sock.settimeout(0.1)
-        while time.monotonic() < end:  # the client answers too
-            try:
-                fin, opcode, payload = ws.read_frame()
-                assert opcode == PING
-                ws.send(PONG, payload)
-            except TimeoutError:
-                pass
-        ws.sock.settimeout(10)
+        for _ in range(4):  # the client answers too
+            fin, opcode, payload = ws.read_frame()
+            assert fin and opcode == PING
+            ws.send(PONG, payload)
         ws.text("x")
         assert ws.read_text() == "still here"
-    server, weir = pair(t, dead, config="websocket: { ping: 150ms }\n")
+    server, weir = pair(t, dead, config="websocket: { ping: 1s }\n")
     with server, opened(weir) as ws:
         assert ws.read_close(skip=True)[0] == 1011
         wait_until(lambda: server.ended == 1, "the dead backend to be let go")
@@ -774,10 +768,15 @@ def test_a_drain_lets_a_conversation_come_to_a_pause(t):
     server, weir = pair(t)
     with server, opened(weir) as ws:
         weir.signal()
-        end = time.monotonic() + 2.0
+        spoken = time.monotonic()
+        end = spoken + 2.0
         while time.monotonic() < end:
             ws.text("x")
-            assert ws.read_text() == "x"
+            heard = ws.read()
+            if heard[0] == CLOSE and time.monotonic() - spoken > 0.9:
+                t.skip("this machine is too slow to keep a conversation going")
+            assert heard == (TEXT, b"x"), heard
+            spoken = time.monotonic()
             time.sleep(0.05)
         assert ws.read_close() == (1001, "the gateway is ending")
         assert weir.wait() == 0
@@ -811,7 +810,7 @@ def test_messages_and_bytes_are_counted(t):
         assert line["request_id"] == "counted" and weir.request_line("counted")["backend"] == "rt"
         assert weir.metric(r'^weir_websocket_messages_total{route="/v1/realtime"') == 10
         assert weir.metric(r'^weir_websocket_bytes_total{route="/v1/realtime"') == 30
-        assert weir.metric(r'^weir_websockets{route="/v1/realtime"}') == 0
+        wait_until(lambda: weir.metric(r'^weir_websockets{route="/v1/realtime"}') == 0, "none to be left")
 
 
 @limit(90)
@@ -826,4 +825,4 @@ def test_many_at_once_and_none_left_behind(t):
         for n, ws in enumerate(sockets):
             ws.drop() if n % 2 else ws.close(1000)
         wait_until(lambda: server.ended == 60, "all to end")
-        assert weir.metric(r'^weir_websockets{route="/v1/realtime"}') == 0
+        wait_until(lambda: weir.metric(r'^weir_websockets{route="/v1/realtime"}') == 0, "none to be left")

@@ -4,6 +4,7 @@ import statistics
 import time
 
 from harness import KEY, Options, chat, limit, mono_us, smoke, wait_until
+from test_leaving import bound_ms
 from websocket import WebSocket
 from ws_frames import BINARY, TEXT, frame
 
@@ -141,10 +142,6 @@ def test_no_more_at_once_than_configured(t):
 
 
 # ---------------------------------------------------------------- leaving
-
-def bound_ms():
-    return 50 if Options.strict else 1000 * Options.slow
-
 
 @smoke
 def test_cancel_stops_the_backend_at_once(t):

@@ -3,6 +3,7 @@ import json
 import time
 
 from harness import KEY, smoke, wait_until
+from test_cache_redis import written
 from test_realtime import opened, patient, refused
 from test_redis_limits import settings, wait_up
 from test_reload import reload
@@ -95,13 +96,13 @@ def test_generations_and_queries_are_answered_from_redis(t):
             ask(ws, number, behave="long", user=str(number), max_tokens=2000)
             told.append(collect(ws, number))
         if number == 0:
-            time.sleep(0.3)  # it is written behind the answer
+            written(weir, 1)
     assert all(events[-1]["event"] == "done" for events in told)
     assert texts(told[0]) == texts(told[1]) == texts(told[2]) != ""
     assert fake.stats()["requests"] == 1
     query = "/chat?message=Hello&model=fake-1"
-    first, second = weirs[0].ask("GET", query), None
-    time.sleep(0.3)
+    first = weirs[0].ask("GET", query)
+    written(weirs[0], 2)
     second = weirs[1].ask("GET", query)
     assert first.status == second.status == 200 and b"event: done" in second.body
     assert second.header("x-cache") == "HIT" and fake.stats()["requests"] == 2
