@@ -360,9 +360,10 @@ def test_max_age_bounds_how_old_an_answer_may_be(t):
     ask(weir)
     time.sleep(2.1)
     assert states(weir, None, headers={"cache-control": "max-age=600"}) == ["HIT"]
-    answer = ask(weir, headers={"cache-control": "max-age=1"})
+    answer = ask(weir, headers={"cache-control": "max-age=1"}, behave="events=9")
     assert state(answer) == "MISS" and fake.stats()["requests"] == 2
-    assert number(ask(weir), "age") <= 1 * max(Options.slow, 1), "the newer answer took the old one's place"
+    again = ask(weir)
+    assert state(again) == "HIT" and again.body == answer.body, "the newer answer took the old one's place"
     for junk in ("max-age", "max-age=x", ",,,", '"', "max-age=99999999999999999999", "x" * 3000):
         assert ask(weir, headers={"cache-control": junk}).status == 200, junk
 
@@ -576,7 +577,7 @@ def test_the_least_recently_used_answer_makes_room(t):
     assert have("b") == "MISS", "what was not used longest has gone"
 
 
-@limit(90)
+@limit(240)
 def test_questions_by_the_thousand_do_not_grow_the_cache(t):
     _, weir = caching(t, "max_bytes: 1MiB")
     with weir.connect() as wire:

@@ -84,13 +84,13 @@ def test_each_strategy_counts_its_own_way(t):
     assert statuses(weir, 5, path=sliding) == [200] * 4 + [429]
     began = time.monotonic()
     sleep_until(begin + 2)
-    assert statuses(weir, 2, path=fixed) == [200, 429]
-    assert statuses(weir, 2, path=moving) == [200, 429]
+    early, middle = (statuses(weir, 2, path=fixed), statuses(weir, 2, path=moving)), time.monotonic()
     sleep_until(began + 4.1)
     # The whole amount again; only what the first request of the log had; what is left of the window before.
     seen = statuses(weir, 3, path=fixed), statuses(weir, 2, path=moving), statuses(weir, 2, path=sliding)
-    if time.monotonic() > begin + 5:
+    if time.monotonic() > begin + 5 or middle > begin + 3.5:
         t.skip("this machine is too slow to ask within a window")
+    assert early == ([200, 429], [200, 429]), early
     assert seen == ([200, 200, 429], [200, 429], [200, 429]), seen
     assert fake.stats()["requests"] == 6 + 2 + 4
 
@@ -703,9 +703,9 @@ def test_leaving_a_messages_stream_early_pays_for_its_events(t):
     body = json.dumps({"model": "m", "max_tokens": 500, "stream": True, "messages": [{"role": "user", "content": "x"}]})
     with weir.connect() as wire:
         wire.request("POST", "/v1/messages", {"x-fake": "events=200,stall_after=100", "content-type": "application/json"}, body)
-        wire.head()
-        wait_until(lambda: fake.stats()["events"] >= 100, "the events")
-        time.sleep(0.2)
+        pieces, text = wire.pieces(wire.head()), b""
+        while text.count(b"event: content_block_delta") < 100:
+            text += next(pieces)
     fake.wait_aborts()
     wait_until(lambda: spent(weir, 1000) < 400, "the reservation to be settled")
     assert spent(weir, 1000) >= 90, "what message_start says is not what was generated"
@@ -823,7 +823,7 @@ def flood(weir, requests):
     return counts
 
 
-@limit(120)
+@limit(300)
 def test_fresh_clients_by_the_thousand_neither_grow_the_store_nor_free_a_limit(t):
     for by, make in (("user", lambda i: ({}, chat(False, user=f"u{i}"))), ("model", lambda i: ({}, chat(False, model=f"m{i}"))),
                      ("address", lambda i: ({"x-forwarded-for": f"2001:db8:{i:x}::1"}, chat(False)))):
