@@ -277,7 +277,7 @@ def test_unfinished_uploads_have_a_budget(t):
 
 @smoke
 def test_bodies_that_are_being_answered_have_a_budget(t):
-    fake = t.fake("delay_ms=3000")
+    fake = t.fake("delay_ms=8000")  # enough for the next three, on any machine
     weir = t.weir(fake, config="max_body: 1MiB\nbody_memory: 1MiB\n")
     big = chat(False, filler="x" * 600000)
     with weir.connect() as first:

@@ -106,9 +106,9 @@ def test_pings_are_off_when_told_so(t):
 @smoke
 def test_early_head_adds_nothing_to_a_plain_answer(t):
     fake = t.fake()
-    weir = t.weir(fake, config="early_head: 100ms\nsse_ping: 100ms\n")
+    weir = t.weir(fake, config="early_head: 1s\nsse_ping: 100ms\n")
     body = {"model": "fake-1", "input": "x", "stream": True}
-    for behave in ("first_ms=700", "first_ms=700,close_body", "delay_ms=400,first_ms=400"):
+    for behave in ("first_ms=2000", "first_ms=2000,close_body", "delay_ms=2000,first_ms=400"):
         direct = fake.ask("POST", "/v1/embeddings", {"x-fake": behave}, body)
         with weir.connect() as wire:
             wire.request("POST", "/v1/embeddings", {"x-fake": behave}, body)

@@ -104,11 +104,13 @@ def test_every_event_is_there_before_the_next_is_made_over_http2(t):
 
 def test_events_are_not_gathered(t):
     _, weir = t.pair()
-    with weir.connect() as wire:
-        wire.request("POST", "/v1/chat/completions", {"x-fake": "events=20,pace_ms=40"}, chat())
-        pieces = list(wire.pieces(wire.head()))
-    alone = sum(1 for piece in pieces if piece.count(b"\n\n") == 1)
-    assert alone >= 14, [p.count(b"\n\n") for p in pieces]
+
+    def come_one_by_one():
+        with weir.connect() as wire:
+            wire.request("POST", "/v1/chat/completions", {"x-fake": "events=20,pace_ms=40"}, chat())
+            return sum(1 for piece in wire.pieces(wire.head()) if piece.count(b"\n\n") == 1) >= 14
+    # A machine that is busy elsewhere gathers them now and then.
+    wait_until(come_one_by_one, "events that come alone")
 
 
 @smoke
@@ -221,8 +223,9 @@ def test_a_cut_inside_an_event_resets_the_transport(t):
 
 
 def test_a_cut_inside_an_event_resets_the_http2_stream_only(t):
+    """Events that come together with the cut may go with the stream: libh2o drops what it has not sent yet. Hence the pace."""
     _, weir = t.pair()
-    cut = t.curl("--http2-prior-knowledge", weir.url + "/v1/chat/completions", "-H", "x-fake: events=9,cut_inside=3,pace_ms=50", "-H",
+    cut = t.curl("--http2-prior-knowledge", weir.url + "/v1/chat/completions", "-H", "x-fake: events=9,cut_inside=3,pace_ms=700", "-H",
                  "content-type: application/json", "-d", json.dumps(chat()))
     assert cut.returncode == 92, (cut.returncode, cut.stderr)  # HTTP/2 stream not closed cleanly
     assert b"00000002" in cut.stdout and b'"error"' not in cut.stdout, cut.stdout
@@ -315,24 +318,26 @@ def test_a_silence_inside_an_event_is_not_filled(t):
 
 
 def test_early_head_commits_to_200_and_starts_the_comments(t):
-    weir = t.weir(t.fake(), config="early_head: 300ms\n" + PING)
-    start = time.monotonic()
+    fake = t.fake()
+    weir = t.weir(fake, config="early_head: 300ms\n" + PING)
     with weir.connect() as wire:
-        wire.request("POST", "/v1/chat/completions", {"x-fake": "delay_ms=1500,events=2"}, chat())
+        wire.request("POST", "/v1/chat/completions", {"x-fake": "delay_ms=600000"}, chat())
+        assert wire.head().status == 200, "although the backend has said nothing"
+    fake.wait_aborts()
+    with weir.connect() as wire:
+        wire.request("POST", "/v1/chat/completions", {"x-fake": "delay_ms=2500,events=2"}, chat())
         head = wire.head()
         assert head.status == 200
-        if Options.slow == 1.0:
-            assert time.monotonic() - start < 1.4
         body = b"".join(wire.pieces(head))
     assert body.startswith(b": ping\n") and body.endswith(b"data: [DONE]\n\n"), body[:200]
 
 
 def test_after_an_early_head_a_failure_is_an_error_event(t):
     weir = t.weir(t.fake(), config="early_head: 200ms\n")
-    answer = weir.stream("delay_ms=900,status=503")
+    answer = weir.stream("delay_ms=2000,status=503")
     if answer.status == 200:
         assert "error" in json.loads(events_of(answer.body)[-1][1]) and b"[DONE]" not in answer.body, answer
-    answer = weir.stream("delay_ms=900,drop")
+    answer = weir.stream("delay_ms=2000,drop")
     assert answer.status == 200
     broken(answer, "chat")
 
