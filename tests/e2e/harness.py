@@ -491,6 +491,16 @@ class Scenario:
             raise Defect(f"it ended with {done.returncode}: {done.stderr}")
         return done
 
+    def npm(self, home, package):
+        """Installs a package of Node's in a directory. The network is not what is tested: without it the scenario is skipped."""
+        try:
+            done = subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(home), package],
+                                  capture_output=True, text=True, timeout=100, check=False)
+        except subprocess.TimeoutExpired:
+            self.skip(f"npm did not install {package} in time")
+        if done.returncode != 0:
+            self.skip(f"npm could not install {package}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+
     def curl(self, *args, stdin=None, timeout=30.0):
         self.need("curl")
         return subprocess.run(["curl", "-sS", "-N", "--max-time", str(timeout * Options.slow), *map(str, args)],

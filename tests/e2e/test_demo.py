@@ -48,7 +48,7 @@ def test_the_demo_model_keeps_its_pace(t):
     start = time.monotonic()
     answer = weir.stream(body=chat(model="demo"))
     assert time.monotonic() - start >= 0.3 + 9 * 0.02
-    assert Options.slow > 1 or time.monotonic() - start < 5
+    assert time.monotonic() - start < 30 * Options.slow
     assert 10 <= len(events_of(answer.body)) <= 14
 
 

@@ -100,7 +100,7 @@ def test_refused_uploads_leave_the_connection_as_it_was(t):
         client.post(101, CHAT, BODY)
         assert client.answer(101)[0] == 200 and client.resets == {41: NO_ERROR}, client.resets
         client.reset(1)
-    assert weir.metric(r'weir_requests_total\{.*status="413"') == 20
+    wait_until(lambda: weir.metric(r'weir_requests_total\{.*status="413"') == 20, "all to be counted")
 
 
 @smoke
@@ -116,4 +116,5 @@ def test_curl_hears_of_a_body_beyond_the_maximum_over_http2(t):
         assert done.returncode == 0, done
         text, numbers = done.stdout.rsplit(b"\n", 1)
         assert numbers == b"2 413" and "max_body" in json.loads(text)["error"]["message"], done.stdout
-    assert weir.metric(r'weir_requests_total\{.*status="413"') == 2 and fake.stats()["requests"] == 0
+    wait_until(lambda: weir.metric(r'weir_requests_total\{.*status="413"') == 2, "both to be counted")
+    assert fake.stats()["requests"] == 0

@@ -186,5 +186,5 @@ def test_small_tables_of_a_real_client(t):
     _, weir = t.pair()
     for size in (0, 100, 4095):
         done = subprocess.run(["nghttp", "-v", "-c", str(size), *[f"{weir.url}/livez?{i}" for i in range(5)]], capture_output=True,
-                              text=True, timeout=20, check=False)
+                              text=True, timeout=90, check=False)
         assert done.stdout.count(":status: 200") == 5, (size, done.stdout[-3000:])

@@ -3,7 +3,7 @@ import json
 import socket
 import threading
 
-from harness import chat, smoke, wait_until
+from harness import Options, chat, smoke, wait_until
 from http2 import DATA, END_STREAM, Http2, frame, head_frames, hpack
 
 CHAT = "/v1/chat/completions"
@@ -15,12 +15,13 @@ CHUNKED = b"%x\r\n" % len(BODY) + BODY + b"\r\n0\r\n\r\n"
 
 def everything(weir, raw):
     """All that comes back until the end, or until nothing more comes."""
-    with weir.connect(timeout=2) as wire:
+    with weir.connect() as wire:
         wire.send(raw)
         data = b""
         try:
             while more := wire.sock.recv(65536):
                 data += more
+                wire.sock.settimeout(3 * Options.slow)
             return data, True
         except TimeoutError:
             return data, False
