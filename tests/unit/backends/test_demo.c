@@ -233,7 +233,7 @@ END_TEST
 
 START_TEST(cancel_before_head)
 {
-    settings.demo.delay_us = 1000000;
+    settings.demo.delay_us = 1000000000;
     struct exchange *exchange = start(DIALECT_CHAT, true, chat(""));
     deadlines_run(&deadlines, clock_us());
     ck_assert_uint_eq(reader.heads, 0);

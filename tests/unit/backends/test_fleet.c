@@ -151,12 +151,12 @@ START_TEST(a_server_that_comes_back_serves_who_waits)
     struct guest one;
     open_fleet(1);
     uint64_t now = clock_us();
-    fleet_pause(servers[0], 1000000, now);
+    fleet_pause(servers[0], 50000000, now);
     ck_assert(wait_for(&one, servers, 1));
     fleet_dispatch(fleet, now);
     fleet_deliver(fleet, &line);
     ck_assert_ptr_null(one.place);
-    fleet_dispatch(fleet, now + 1000001);
+    fleet_dispatch(fleet, now + 50000001);
     fleet_deliver(fleet, &line);
     ck_assert_ptr_eq(one.place, servers[0]);
     leave(&one);

@@ -90,6 +90,7 @@ START_TEST(a_loss_fails_what_waits_and_is_mended)
     enum redis_failure failure;
     redis_server_start(&server, NULL);
     open_link("", SLOW);
+    uint64_t opened_us = clock_us();
     must_come_up();
     ck_assert(send_words(&slow, "BLPOP nothing 0", &failure));
     redis_loop_run(&loop, NULL, 50);
@@ -99,10 +100,13 @@ START_TEST(a_loss_fails_what_waits_and_is_mended)
     ck_assert(!redis_link_up(up_link));
     ck_assert(!send_words(&next, "PING", &failure));
     ck_assert_int_eq(failure, REDIS_DOWN);
-    ck_assert_uint_eq(downs, 1); /* it had not stood for long */
-    must_come_up();
+    /* It had not stood for long, unless this machine has stalled. */
+    unsigned told = downs;
+    ck_assert(told == 1 || (told == 0 && clock_us() - opened_us >= 1000000));
+    for (int i = 0; i < 2000 && !redis_link_up(up_link); i++)
+        redis_loop_run(&loop, NULL, 10);
     ask_words(&next, "PING");
-    ck_assert_uint_eq(ups, 2);
+    ck_assert_uint_eq(ups, 1 + told);
     redis_loop_run(&loop, NULL, 1100);
     redis_server_tell(&server, "CLIENT KILL TYPE normal SKIPME yes");
     for (int i = 0; i < 2000 && redis_link_up(up_link); i++)
@@ -113,7 +117,7 @@ START_TEST(a_loss_fails_what_waits_and_is_mended)
     struct redis_link_counts counts;
     redis_link_count(up_link, &counts);
     ck_assert_uint_eq(counts.connects, 3);
-    ck_assert_uint_eq(downs, 1);
+    ck_assert_uint_eq(downs, told);
 }
 END_TEST
 
