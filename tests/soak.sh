@@ -25,7 +25,7 @@
 #     only while servers are being killed, or where the client left. No server has a request that is not in the log, or
 #     that weir counted as refused or as a hit. Served = the server that the log names has finished it, and no other has. A server
 #     that closes a kept connection without a byte is asked once more, and may have written the id down twice.
-#     Where weir knew that the client had left before the server can have been ready, the server's work was cancelled.
+#     Where weir knew that the client had left in half the time that the server takes at least, its work was cancelled.
 #     What a server writes is in the kernel before it answers, so that its death loses no line.
 #  5. weir_requests_total grew, for each route, backend and status, by just as many as there are lines, and no line was dropped;
 #     so did the counters of bytes, tokens, refusals, cache hits and misses. weir_upstream_errors_total grew by the attempts that

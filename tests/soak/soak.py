@@ -320,8 +320,9 @@ class Soak:
         ledger.upgraded = act is not None
         ledger.metrics = None if act else Growth(before, after)
         # The log has a thread of its own. Lines of our own scrapes are among those counted here, hence the rest.
-        settle(lambda: [] if self._lines() >= len(ledger.asked) - self._unfinished(ledger) else ["lines are missing"], 5)
-        time.sleep(0.5)
+        settle(lambda: [] if self._lines("request") >= len(ledger.asked) - self._unfinished(ledger) and
+               self._lines("websocket") >= len(ledger.sockets) else ["lines are missing"])
+        self._wait_for_log()
         ledger.read_log(self.gateway.log_path)
         self.gateway.empty_log()
         self.servers.read_journals(ledger)
@@ -338,9 +339,17 @@ class Soak:
         for what, n in ledger.crossings.items():
             self.crossings[what] = self.crossings.get(what, 0) + n
 
-    def _lines(self):
+    def _lines(self, kind):
         with open(self.gateway.log_path, "rb") as f:
-            return f.read().count(b'"msg":"request"')
+            return f.read().count(f'"msg":"{kind}"'.encode())
+
+    def _wait_for_log(self):
+        """Until nothing has been added to it for a second."""
+        def grown():
+            before = os.path.getsize(self.gateway.log_path)
+            time.sleep(1)
+            return os.path.getsize(self.gateway.log_path) != before
+        settle(grown)
 
     @staticmethod
     def _unfinished(ledger):
@@ -370,7 +379,7 @@ class Soak:
         for socket in sockets:
             socket.close()
         self.at_rest()
-        time.sleep(0.5)  # for the log
+        self._wait_for_log()
         self.gateway.empty_log()
 
     def descriptors(self, baseline):
