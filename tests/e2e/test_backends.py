@@ -263,8 +263,8 @@ def tls_backend(t, version, names=("DNS:localhost", "IP:127.0.0.1"), **options):
 
 def tls_weir(t, fake, host, tls="ca: {ca}", name="a"):
     tls = tls.format(ca=t.authority.ca)
-    return t.weir(config=backends(f'{{ name: {name}, url: "https://{host}:{fake.port}", tls: {{ {tls} }} }}'),
-                  args=ONE_WORKER)
+    return t.weir(config=backends(f'{{ name: {name}, url: "https://{host}:{fake.port}", tls: {{ {tls} }}, '
+                                  'timeouts: { connect: 1m } }'), args=ONE_WORKER)
 
 
 def tls_works(t, version):
