@@ -16,7 +16,8 @@ ADMINS = f"admin: {{ keys: [{{ name: root, key: {ADMIN} }}] }}\n"
 def gateway(t, redis, fake, settings="", more="", **options):
     url = redis if isinstance(redis, str) else redis.url
     cache = ", ".join(x for x in ("ttl: 10m", settings) if x)
-    timeout = "" if options.pop("quick", False) else ", timeout: 2s"  # a busy machine is no reason for a miss
+    timeout = options.pop("timeout", "8s")  # a busy machine is no reason for a miss
+    timeout = "" if options.pop("quick", False) else f", timeout: {timeout}"
     weir = t.weir(fake, config=f"redis: {{ url: '{url}', prefix: 'shop:'{timeout} }}\ncache: {{ {cache} }}\n{more}", **options)
     if not isinstance(redis, str):
         up(weir)
@@ -322,7 +323,7 @@ def test_a_redis_that_goes_in_the_middle_of_a_replay(t):
 def test_a_redis_that_talks_nonsense(t):
     redis, fake = t.redis(), t.fake()
     bad = t.redis_fake(redis)
-    weir = gateway(t, bad.url, fake)
+    weir = gateway(t, bad.url, fake, timeout="2s")
     up(weir)
     n = 0
     for mode in ("garbage", "http", "huge", "deep", "wide", "half", "cut", "loading", "refuse", "slow", "silent"):
