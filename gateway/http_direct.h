@@ -1,5 +1,5 @@
-/* Events on their way to an HTTP/1.1 client in clear text, past libh2o's filters: one chunk (RFC 9112 §7.1), one
- * send(2). */
+/* Events on their way to an HTTP/1.1 client, past libh2o's filters: one chunk (RFC 9112 §7.1), and one send(2) in clear
+ * text, one record over TLS. */
 #ifndef WEIR_GATEWAY_HTTP_DIRECT_H
 #define WEIR_GATEWAY_HTTP_DIRECT_H
 
@@ -10,7 +10,7 @@
 enum http_direct_result {
     HTTP_DIRECT_NOT,   /* nothing was sent: h2o_send is to do it */
     HTTP_DIRECT_DONE,  /* the socket has taken everything */
-    HTTP_DIRECT_BEGUN, /* libh2o has the rest, and calls the generator's proceed when it is written */
+    HTTP_DIRECT_BEGUN, /* libh2o has the rest, over TLS all, and calls the generator's proceed when it is written */
 };
 
 /* Sends the slices, `length` bytes in all, as the next part of an answer whose end is still to come. They must stay

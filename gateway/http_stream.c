@@ -326,7 +326,7 @@ static void send_final(struct http_call *http, h2o_iovec_t *out, size_t count, h
     h2o_socket_t *sock = learn ? req->conn->callbacks->get_socket(req->conn) : NULL;
     /* Nothing of `http` may be touched after this: the request may be gone. */
     h2o_send(req, out, count, state);
-    if (learn && sock->ssl == NULL)
+    if (learn)
         http_whole_learn(sock);
 }
 

@@ -34,7 +34,7 @@ void http_whole_begin(struct http_call *http, uint64_t content_length)
     h2o_context_t *ctx = req->conn->ctx;
     if (on_written == NULL || req->version != 0x101 || !req->http1_is_persistent || content_length > BODY_MAX ||
         content_length == 0 || req->res.status == 204 || req->res.status == 304 || req->prefilters != NULL ||
-        socket_of(req)->ssl != NULL || span_eq(http->call.method, SPAN("HEAD")))
+        span_eq(http->call.method, SPAN("HEAD")))
         return;
     struct strbuf *text = &http->whole;
     http->whole_memory = h2o_mem_alloc_recycle(&texts, MEMORY);
@@ -73,7 +73,9 @@ bool http_whole_send(struct http_call *http, const struct slice *slices, size_t 
     for (size_t i = 0; i < count; i++)
         at = mempcpy(at, slices[i].bytes.base, slices[i].bytes.len);
     http->req->bytes_sent += length;
-    ssize_t sent = send(h2o_socket_get_fd(sock), text->base, text->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    /* What TLS makes of it is libh2o's to send. */
+    ssize_t sent =
+        sock->ssl != NULL ? 0 : send(h2o_socket_get_fd(sock), text->base, text->len, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent < 0)
         sent = 0; /* libh2o will see the same */
     bool all = (size_t)sent == text->len;

@@ -1,7 +1,8 @@
-/* Small plain answers to HTTP/1.1 clients in clear text, past libh2o: head and body are made as one text, and go out by
- * one send(2). libh2o's way (a table of headers, their copies in the request's pool, a printf for the first lines,
- * filters, writev(2)) stays that of all others, and of an answer that turns out not to be such a one: its headers are
- * then put into libh2o's table. */
+/* Small plain answers to HTTP/1.1 clients, past libh2o: head and body are made as one text, which goes out by one
+ * send(2) in clear text, and to libh2o for TLS, in one record if that is long enough. libh2o's way (a table of headers,
+ * their copies in the request's pool, a printf for the first lines, filters, writev(2) or a record for each piece)
+ * stays that of all others, and of an answer that turns out not to be such a one: its headers are then put into
+ * libh2o's table. */
 #ifndef WEIR_GATEWAY_HTTP_WHOLE_H
 #define WEIR_GATEWAY_HTTP_WHOLE_H
 
@@ -33,8 +34,8 @@ void http_whole_give_up(struct http_call *http);
 /* Frees the text. */
 void http_whole_forget(struct http_call *http);
 
-/* libh2o has just been given the end of an answer for an HTTP/1.1 client in clear text: notes what it will be called
- * with when that is written. Until it was called no answer is sent whole. */
+/* libh2o has just been given the end of an answer for an HTTP/1.1 client: notes what it will be called with when that
+ * is written. Until it was called no answer is sent whole. */
 void http_whole_learn(h2o_socket_t *sock);
 
 /* Whether http_whole_learn is still to be called. */

@@ -313,6 +313,46 @@ def test_tls_1_2_and_1_3_are_served(t):
             assert wire.response().body.endswith(b"[DONE]\n\n")
 
 
+def test_answers_over_tls_arrive_byte_for_byte(t):
+    fake = t.fake()
+    weir = t.weir(fake, tls=t.certificate())
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        with Wire(weir.address, weir.cert.client(version=version)) as wire:
+            for size in (1, 400, 1100, 1500, 3000, 5000, 60000, 1):
+                for body in (chat(False), chat()):
+                    shape = {"x-fake": f"size={size}"}
+                    wire.request("POST", CHAT, shape, body)
+                    assert wire.response().body == fake.ask("POST", CHAT, shape, body).body, (version, size, body)
+
+
+def records(wire, end):
+    """What came in each TLS record (OpenSSL hands out one at a time), until one closes with `end`."""
+    found = [wire.sock.recv(65536)]
+    while found[-1] and not found[-1].endswith(end):
+        found.append(wire.sock.recv(65536))
+    return found
+
+
+def test_each_event_over_tls_is_one_record(t):
+    weir = t.weir(t.fake(), tls=t.certificate())
+    with weir.connect() as wire:
+        wire.request("POST", CHAT, {"x-fake": "events=30,pace_ms=10"}, chat())
+        found = records(wire, b"0\r\n\r\n")
+    # The first, which brings the head, and the last go libh2o's way.
+    assert b"".join(found).count(b"data: ") > 30 and found.count(b"\r\n") <= 2, found
+
+
+def test_a_small_answer_over_tls_is_one_record(t):
+    weir = t.weir(t.fake(), tls=t.certificate())
+    with weir.connect() as wire:
+        found = []
+        for _ in range(10):
+            wire.request("POST", CHAT, {}, chat(False))
+            found.append(records(wire, b"}"))
+    # The first goes libh2o's way, and so does one whose body came behind its head.
+    assert min(map(len, found)) == 1 and found[0][0].startswith(b"HTTP/1.1 200 "), found
+
+
 def test_old_tls_is_refused(t):
     weir = t.weir(t.fake(), tls=t.certificate())
     context = weir.cert.client()

@@ -115,7 +115,15 @@ def test_events_are_not_gathered(t):
 
 @smoke
 def test_events_that_a_socket_takes_only_in_part_arrive_byte_for_byte(t):
-    fake, weir = t.pair()
+    taken_in_part(t)
+
+
+def test_events_that_a_socket_takes_only_in_part_arrive_byte_for_byte_over_tls(t):
+    taken_in_part(t, tls=t.certificate())
+
+
+def taken_in_part(t, **options):
+    fake, weir = t.pair(**options)
     path, body = DIALECTS["chat"]
     shape = {"x-fake": "events=1500,size=900,pace_ms=1"}
     direct = fake.ask("POST", path, shape, body)
