@@ -64,19 +64,28 @@ static struct {
     long sample_count;
 } run;
 
+static struct use use_now(void)
+{
+    return use_of(options.pids, options.pid_count);
+}
+
+/* On stdout it tells how busy the processors were, as report() would. */
 void fail(const char *format, ...)
 {
+    static bool failing; /* use_now() may */
     va_list args;
     va_start(args, format);
     fprintf(stderr, "load: ");
     vfprintf(stderr, format, args);
     fprintf(stderr, "\n");
+    va_end(args);
+    if (run.before.at_us != 0 && options.pid_count != 0 && !failing) {
+        failing = true;
+        struct use use = use_now();
+        print_busy(&run.before, &use);
+        printf("\n");
+    }
     exit(1);
-}
-
-static struct use use_now(void)
-{
-    return use_of(options.pids, options.pid_count);
 }
 
 /* ---- asking ---- */
@@ -127,6 +136,7 @@ static void open_conn(void)
     fcntl(conn->fd, F_SETFL, O_NONBLOCK);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
     epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, conn->fd, &event);
+    conn->opened_us = now_us();
     run.opened++;
     run.opening++;
     if (options.tls == NULL) {
@@ -139,13 +149,8 @@ static void open_conn(void)
     conn_read(conn); /* begins the handshake */
 }
 
-/* Time has run out: tells how busy the processors were, as report() would. */
 static void fail_late(const char *what)
 {
-    struct use use = use_now();
-    print_busy(&run.before, &use);
-    printf("\n");
-    fflush(stdout);
     fail("%s: %ld of %ld answers", what, run.done, run.asked);
 }
 
@@ -379,6 +384,7 @@ static SSL_CTX *make_tls(void)
         SSL_CTX_set_alpn_protos(tls, protocols, sizeof(protocols) - 1) != 0)
         fail("cannot set up TLS");
     SSL_CTX_set_mode(tls, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE);
+    SSL_CTX_set_read_ahead(tls, 1); /* a read(2) less for each record: the load must not be what is slow */
     return tls;
 }
 

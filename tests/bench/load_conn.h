@@ -39,7 +39,7 @@ struct conn {
     uint64_t left; /* of the body or the chunk */
     uint64_t body_bytes;
     unsigned long events;
-    uint64_t asked_us;
+    uint64_t opened_us, asked_us;
     char tail[DONE_LEN]; /* the body's last bytes, as a ring */
     unsigned tail_at;
     unsigned line_len; /* of a chunk-size or trailer line */
@@ -196,6 +196,16 @@ static inline void conn_bytes(struct conn *conn, const char *at, const char *end
     }
 }
 
+/* Says when it was, as much as why: a gateway waits only so long for the end of a handshake, and who has just ended his
+ * own does not know whether it did. */
+static inline void __attribute__((noreturn)) conn_tls_failed(const struct conn *conn, const char *why)
+{
+    if (why == NULL)
+        why = ERR_reason_error_string(ERR_peek_error()) ?: "the connection broke";
+    fail("TLS, %s: %s, %.1f s after connecting", conn->head_len != 0 ? "in an answer" : "before an answer", why,
+         (double)(now_us() - conn->opened_us) / 1e6);
+}
+
 /* Like read() and write(), over TLS too; -1 with EAGAIN if there is nothing now, 0 at the end. */
 static inline ssize_t conn_tls_result(struct conn *conn, int n)
 {
@@ -205,7 +215,7 @@ static inline ssize_t conn_tls_result(struct conn *conn, int n)
     if (error == SSL_ERROR_ZERO_RETURN)
         return 0;
     if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE)
-        fail("TLS: %s", ERR_reason_error_string(ERR_peek_error()) ?: "the connection broke");
+        conn_tls_failed(conn, error == SSL_ERROR_SYSCALL && errno != 0 ? strerror(errno) : NULL);
     errno = EAGAIN;
     return -1;
 }
@@ -253,7 +263,7 @@ static inline void conn_read(struct conn *conn)
         if (n <= 0)
             fail("a connection ended inside an answer: %s", n == 0 ? "closed" : strerror(errno));
         conn_bytes(conn, buffer, buffer + n);
-    } while (conn->ssl != NULL && conn->fd >= 0); /* what OpenSSL has taken in, epoll does not tell of */
+    } while (conn->ssl != NULL && conn->fd >= 0 && SSL_has_pending(conn->ssl)); /* epoll does not tell of that */
 }
 
 #endif
