@@ -353,6 +353,14 @@ def test_a_small_answer_over_tls_is_one_record(t):
     assert min(map(len, found)) == 1 and found[0][0].startswith(b"HTTP/1.1 200 "), found
 
 
+def test_a_large_answer_over_tls_has_large_records(t):
+    weir = t.weir(t.fake(), tls=t.certificate())
+    with weir.connect() as wire:
+        wire.request("POST", CHAT, {"x-fake": "size=60000"}, chat(False))
+        found = records(wire, b"}")
+    assert sum(map(len, found)) > 60000 and max(map(len, found)) > 4000, list(map(len, found))
+
+
 def test_old_tls_is_refused(t):
     weir = t.weir(t.fake(), tls=t.certificate())
     context = weir.cert.client()
