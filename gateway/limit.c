@@ -1,4 +1,5 @@
 #include "base/clock.h"
+#include "base/recycle.h"
 #include "base/strbuf.h"
 #include "gateway/completion.h"
 #include "gateway/limit_round.h"
@@ -10,43 +11,60 @@
 
 /* ---- rounds ---- */
 
-struct limit_round *limit_round_create(const struct limit_decision *decision, const struct limit_places *places)
+#define ROUND_MEMORY 1024 /* enough for a round in memory over five limits */
+
+static __thread h2o_mem_recycle_t recycled_rounds = {.max = RECYCLE_MAX};
+static __thread h2o_mem_recycle_t recycled_limits = {.max = RECYCLE_MAX};
+
+struct limit_round *limit_round_create(size_t size, const struct limit_decision *decision,
+                                       const struct limit_places *places)
 {
     size_t count = decision->count;
-    struct limit_round *round = malloc(
-        sizeof(*round) + count * (sizeof(round->asks[0]) + sizeof(round->answers[0]) + sizeof(round->sources[0])));
-    if (round == NULL)
-        abort();
-    memset(round, 0, sizeof(*round));
-    round->asks = (struct store_ask *)(round + 1);
-    round->answers = (struct store_answer *)(round->asks + count);
-    round->sources = (struct limit_source *)(round->answers + count);
-    round->call = decision->call;
-    round->now_us = clock_us();
-    round->prompt_guess = decision->prompt_guess;
-    round->own = decision->own;
-    round->places = *places;
-    round->count = count;
-    memcpy(round->asks, decision->asks, count * sizeof(round->asks[0]));
-    for (size_t i = 0; i < count; i++)
-        round->sources[i] = (struct limit_source){.of = decision->of[i], .limit = decision->asks[i].limit};
+    struct limit_round *round;
+    size_t needed = size + count * (sizeof(round->asks[0]) + sizeof(round->answers[0]) + sizeof(round->sources[0]) +
+                                    sizeof(round->shares[0]));
+    bool recycled = needed <= ROUND_MEMORY;
+    round = recycled ? h2o_mem_alloc_recycle(&recycled_rounds, ROUND_MEMORY) : h2o_mem_alloc(needed);
+    struct store_ask *asks = (struct store_ask *)((char *)round + size);
+    struct store_answer *answers = (struct store_answer *)(asks + count);
+    struct limit_source *sources = (struct limit_source *)(answers + count);
+    *round = (struct limit_round){
+        .now_us = clock_us(),
+        .prompt_guess = decision->prompt_guess,
+        .own = decision->own,
+        .reserves = places->count != 0,
+        .recycled = recycled,
+        .count = count,
+        .asks = asks,
+        .answers = answers,
+        .sources = sources,
+        .shares = (struct limit *)(sources + count),
+        .places = *places,
+    };
+    memcpy(asks, decision->asks, count * sizeof(asks[0]));
+    for (size_t i = 0; i < count; i++) {
+        const struct store_ask *ask = &decision->asks[i];
+        sources[i] = (struct limit_source){.of = decision->of[i], .limit = ask->limit};
+        round->reserves |= ask->limit->unit == LIMIT_TOKENS && ask->cost != 0;
+    }
     return round;
 }
 
 void limit_round_free(struct limit_round *round)
 {
-    if (round->site != NULL)
-        site_release(round->site);
-    free(round);
+    if (round->recycled)
+        h2o_mem_free_recycle(&recycled_rounds, round);
+    else
+        free(round);
 }
 
 void limit_round_undo(struct limit_round *round, struct worker *worker)
 {
-    if (round->over_redis) {
+    if (round->redis != NULL) {
         int64_t deltas[STORE_ASKS_MAX];
         for (size_t i = 0; i < round->count; i++)
             deltas[i] = -(int64_t)round->asks[i].cost;
-        redis_store_settle(worker->limits, &round->redis, deltas);
+        redis_store_settle(worker->limits, round->redis, deltas);
         return;
     }
     struct store *store = worker->server->limits;
@@ -99,7 +117,7 @@ static enum depend_result refuse_over_limit(struct call *call, const struct limi
     uint64_t retry = round->answers[at].retry_us;
     if (retry != STRATEGY_NEVER)
         retry = retry > round->now_us ? retry - round->now_us : 0;
-    telemetry_limited(call->worker, of != NULL ? of->name : "key", false);
+    telemetry_limit_refused(call->worker, of != NULL ? of->name : "key");
     return refuse(call, text, tokens ? "tokens" : "requests", "rate_limit_exceeded", retry);
 }
 
@@ -126,8 +144,10 @@ static void note_standing(struct call_limits *limits, const struct limit_round *
 
 static struct call_limits *limits_of(struct call *call)
 {
-    if (call->limits == NULL && (call->limits = calloc(1, sizeof(*call->limits))) == NULL)
-        abort();
+    if (call->limits == NULL) {
+        call->limits = h2o_mem_alloc_recycle(&recycled_limits, sizeof(*call->limits));
+        *call->limits = (struct call_limits){.rounds = NULL};
+    }
     return call->limits;
 }
 
@@ -141,7 +161,7 @@ enum depend_result limit_admit(struct call *call, struct limit_round *round)
     for (size_t i = 0; i < round->count; i++) {
         const struct config_limit *of = round->sources[i].of;
         if (i == 0 || of != round->sources[i - 1].of)
-            telemetry_limited(call->worker, of != NULL ? of->name : "key", true);
+            telemetry_limit_allowed(call, of);
     }
     round->next = limits->rounds;
     limits->rounds = round;
@@ -163,7 +183,7 @@ enum depend_result limit_refuse_place(struct call *call, struct limit_round *rou
     limits_of(call);
     take_back(call);
     limit_round_free(round);
-    telemetry_limited(call->worker, "max_streams", false);
+    telemetry_limit_refused(call->worker, "max_streams");
     return refuse(call, "Too many requests at the same time for this API key or gateway.", "requests",
                   "concurrency_limit_exceeded", 1000000);
 }
@@ -178,7 +198,7 @@ static enum depend_result refuse_without_redis(struct call *call, const char *li
                                   .message = "The gateway cannot count requests at the moment."};
     if (call->limits != NULL)
         take_back(call);
-    telemetry_limited(call->worker, limit, false);
+    telemetry_limit_refused(call->worker, limit);
     call->record.refusal = error.code;
     call->transport->refuse(call, &error, 1, 0);
     return DEPEND_REFUSED;
@@ -214,13 +234,14 @@ static bool apply_failure(struct limit_decision *decision, const char **denied)
 static void divide(struct limit_round *round, unsigned gateways)
 {
     for (size_t i = 0; i < round->count; i++) {
-        struct limit_source *source = &round->sources[i];
+        const struct limit *limit = round->sources[i].limit;
+        struct limit *share = &round->shares[i];
         struct store_ask *ask = &round->asks[i];
-        source->share = *source->limit;
-        source->share.amount = part_of(source->limit->amount, gateways);
-        if (ask->cost > source->share.amount && ask->cost <= source->limit->amount)
-            ask->cost = source->share.amount;
-        ask->limit = &source->share;
+        *share = *limit;
+        share->amount = part_of(limit->amount, gateways);
+        if (ask->cost > share->amount && ask->cost <= limit->amount)
+            ask->cost = share->amount;
+        ask->limit = share;
     }
     for (size_t i = 0; i < round->places.count; i++)
         round->places.places[i].max = part_of(round->places.places[i].max, gateways);
@@ -255,7 +276,7 @@ enum depend_result limit_decide_in_memory(struct call *call, bool fallback)
         return refuse_without_redis(call, denied);
     if (decision.count == 0 && places.count == 0)
         return DEPEND_NEXT;
-    struct limit_round *round = limit_round_create(&decision, &places);
+    struct limit_round *round = limit_round_create(sizeof(*round), &decision, &places);
     if (fallback)
         divide(round, atomic_load_explicit(&server->gateways, memory_order_relaxed));
     if (!lease(round, server))
@@ -305,12 +326,12 @@ static void settle_round(struct limit_round *round, struct worker *worker, uint6
         const struct store_ask *ask = &round->asks[i];
         bool tokens = ask->limit->unit == LIMIT_TOKENS && ask->cost != 0;
         deltas[i] = tokens ? (int64_t)used - (int64_t)ask->cost : 0;
-        if (!round->over_redis && deltas[i] != 0)
+        if (round->redis == NULL && deltas[i] != 0)
             store_adjust(worker->server->limits, ask, &round->answers[i].ticket, deltas[i], clock_us());
     }
-    if (round->over_redis)
-        redis_store_settle(worker->limits, &round->redis, deltas);
-    for (size_t i = 0; !round->over_redis && i < round->places.count; i++)
+    if (round->redis != NULL)
+        redis_store_settle(worker->limits, round->redis, deltas);
+    for (size_t i = 0; round->redis == NULL && i < round->places.count; i++)
         store_release(worker->server->limits, &round->leases[i]);
 }
 
@@ -324,7 +345,8 @@ void limit_settle(struct call *call)
     while (limits->rounds != NULL) {
         struct limit_round *round = limits->rounds;
         limits->rounds = round->next;
-        settle_round(round, call->worker, used);
+        if (round->reserves || round->redis != NULL)
+            settle_round(round, call->worker, used);
         limit_round_free(round);
     }
     if (record->usage.known && record->usage.completion != 0 && record->backend != NULL)
@@ -332,7 +354,7 @@ void limit_settle(struct call *call)
             ((int64_t)record->usage.completion - (int64_t)call->worker->completion_average) / COMPLETION_WEIGHT;
     call->record.limited = limits->standing[LIMIT_REQUESTS].limit != NULL;
     call->record.limit_remaining = limits->standing[LIMIT_REQUESTS].numbers.remaining;
-    free(limits);
+    h2o_mem_free_recycle(&recycled_limits, limits);
     call->limits = NULL;
 }
 
@@ -344,20 +366,21 @@ static void raise_standing(struct limit_standing *standing, uint64_t cost, uint6
         standing->numbers = (struct strategy_numbers){standing->limit->amount, now_us, now_us};
 }
 
-static void refund_round(struct limit_round *round, struct worker *worker)
+static void refund_round(struct limit_round *round, struct call *call)
 {
-    struct limit_standing *standing = &round->call->limits->standing[LIMIT_REQUESTS];
+    struct worker *worker = call->worker;
+    struct limit_standing *standing = &call->limits->standing[LIMIT_REQUESTS];
     int64_t deltas[STORE_ASKS_MAX];
     for (size_t i = 0; i < round->count; i++) {
         const struct store_ask *ask = &round->asks[i];
         deltas[i] = ask->limit->unit == LIMIT_REQUESTS ? -(int64_t)ask->cost : 0;
-        if (!round->over_redis && deltas[i] != 0)
+        if (round->redis == NULL && deltas[i] != 0)
             store_adjust(worker->server->limits, ask, &round->answers[i].ticket, deltas[i], clock_us());
         if (deltas[i] != 0 && standing->limit == round->sources[i].limit)
             raise_standing(standing, ask->cost, round->now_us);
     }
-    if (round->over_redis)
-        redis_store_adjust(worker->limits, &round->redis, deltas);
+    if (round->redis != NULL)
+        redis_store_adjust(worker->limits, round->redis, deltas);
 }
 
 void limit_refund_hit(struct call *call)
@@ -365,5 +388,5 @@ void limit_refund_hit(struct call *call)
     if (call->limits == NULL || call->site->config->count_hits)
         return;
     for (struct limit_round *round = call->limits->rounds; round != NULL; round = round->next)
-        refund_round(round, call->worker);
+        refund_round(round, call);
 }

@@ -131,8 +131,8 @@ static void ask(struct limit_decision *decision, const struct limit_keys *keys, 
 {
     char buf[VALUE_MAX];
     struct span value = value_of(decision->call, by, buf);
-    struct key client = decision->common ? key_of_client(NULL, span_of(config_limit_by_name(by)), value)
-                                         : key_of_kind(&keys->kind, value);
+    struct key client =
+        limit_client_key(&decision->call->worker->limit_clients, decision->common ? NULL : &keys->kind, by, value);
     for (size_t i = 0; i < count && decision->count < STORE_ASKS_MAX; i++) {
         decision->of[decision->count] = of;
         decision->asks[decision->count++] = (struct store_ask){

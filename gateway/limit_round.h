@@ -37,26 +37,22 @@ void limit_places(const struct call *call, bool common, struct limit_places *pla
 struct limit_source {
     const struct config_limit *of; /* NULL: the key's own */
     const struct limit *limit;     /* as configured */
-    struct limit share;            /* what is counted, if that is a replica's part */
 };
 
 struct limit_round {
     struct limit_round *next; /* of an earlier step */
-    struct call *call;        /* NULL: it has left while Redis was asked */
-    struct site *site;        /* counted, once it has: the limits are in it */
-    struct worker *worker;    /* once it has */
-    struct call_job job;
+    struct redis_hit *redis;  /* what it took is there; NULL: in memory */
     uint64_t now_us, prompt_guess;
-    bool own;                                    /* see limit_decision */
-    bool over_redis;                             /* what it took is in Redis, else in memory */
-    unsigned refusals;                           /* by Redis, so far */
-    struct limit_places places;                  /* that it asked for */
-    struct store_lease leases[REDIS_PLACES_MAX]; /* in memory */
-    struct redis_hit redis;
+    bool own;      /* see limit_decision */
+    bool reserves; /* something in memory is to be settled, or given back, when the call ends */
+    bool recycled; /* its memory will be */
     size_t count;
     struct store_ask *asks; /* parallel, behind the round */
     struct store_answer *answers;
     struct limit_source *sources;
+    struct limit *shares;                        /* what is counted, if that is a replica's part */
+    struct limit_places places;                  /* that it asked for */
+    struct store_lease leases[REDIS_PLACES_MAX]; /* in memory */
 };
 
 /* Where the tightest limit of a unit stands, for headers. */
@@ -74,8 +70,9 @@ struct call_limits {
     struct limit_round *rounds; /* that were admitted */
 };
 
-/* A round over what applies, with nothing taken yet. */
-struct limit_round *limit_round_create(const struct limit_decision *decision, const struct limit_places *places);
+/* A round over what applies, with nothing taken yet. It begins a struct of `size` bytes, of which no others are set. */
+struct limit_round *limit_round_create(size_t size, const struct limit_decision *decision,
+                                       const struct limit_places *places);
 void limit_round_free(struct limit_round *round);
 
 /* Gives back all that an admitted round took. */

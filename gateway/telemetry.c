@@ -5,6 +5,7 @@
 #include "gateway/ws_bridge.h"
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static const double token_buckets[] = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25,
                                        0.5,   0.75,  1,    2.5,  5,    7.5,  10,   30,  60};
@@ -156,6 +157,7 @@ void telemetry_init(struct telemetry *telemetry)
 void telemetry_dispose(struct telemetry *telemetry)
 {
     metrics_shard_destroy(telemetry->shard);
+    free(telemetry->allowed);
 }
 
 static void count(struct worker *worker, enum family family, const struct span *labels, int64_t n)
@@ -164,10 +166,39 @@ static void count(struct worker *worker, enum family family, const struct span *
         metric_add(metrics_series(worker->telemetry.shard, family, labels), n);
 }
 
-void telemetry_limited(struct worker *worker, const char *limit, bool allowed)
+void telemetry_limit_refused(struct worker *worker, const char *limit)
 {
-    struct span labels[] = {span_of(limit), allowed ? SPAN("allowed") : SPAN("refused")};
+    struct span labels[] = {span_of(limit), SPAN("refused")};
     count(worker, LIMITED, labels, 1);
+}
+
+static struct metric_series *allowed_series(struct worker *worker, const struct config_limit *limit)
+{
+    struct span labels[] = {limit != NULL ? span_of(limit->name) : SPAN("key"), SPAN("allowed")};
+    return metrics_series(worker->telemetry.shard, LIMITED, labels);
+}
+
+void telemetry_limit_allowed(const struct call *call, const struct config_limit *limit)
+{
+    struct worker *worker = call->worker;
+    struct telemetry *telemetry = &worker->telemetry;
+    const struct config *config = call->site->config;
+    if (call->site != worker->site) { /* it will soon be gone */
+        metric_add(allowed_series(worker, limit), 1);
+        return;
+    }
+    if (telemetry->allowed_site != call->site->number) {
+        free(telemetry->allowed);
+        telemetry->allowed = calloc(config->limit_count + 1, sizeof(struct metric_series *));
+        if (telemetry->allowed == NULL)
+            abort();
+        telemetry->allowed_site = call->site->number;
+    }
+    struct metric_series **series =
+        &telemetry->allowed[limit != NULL ? (size_t)(limit - config->limits) : config->limit_count];
+    if (*series == NULL)
+        *series = allowed_series(worker, limit);
+    metric_add(*series, 1);
 }
 
 void telemetry_limit_fallback(struct worker *worker, enum redis_failure why)

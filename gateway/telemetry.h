@@ -12,14 +12,19 @@ struct telemetry {
     struct metrics_shard *shard;
     struct metric_series *requests_in_flight, *streams_in_flight, *connections;
     struct metric_series *between_events; /* seconds from one event to the next, all streams */
+    uint64_t allowed_site;                /* the number of the site whose limits `allowed` is of; 0: none */
+    struct metric_series **allowed;       /* what its limits let through, behind them a key's own; NULL: not yet used */
 };
 
 /* Prepares a worker's metrics. */
 void telemetry_init(struct telemetry *telemetry);
 void telemetry_dispose(struct telemetry *telemetry);
 
-/* A limit (its name in the configuration, "key" or "max_streams") has decided on a request. */
-void telemetry_limited(struct worker *worker, const char *limit, bool allowed);
+/* A limit (its name in the configuration, "key" or "max_streams") has refused a request. */
+void telemetry_limit_refused(struct worker *worker, const char *limit);
+
+/* A limit of the call's configuration has let it through; NULL: its key's own. */
+void telemetry_limit_allowed(const struct call *call, const struct config_limit *limit);
 
 /* A request's limits were decided on without Redis. */
 void telemetry_limit_fallback(struct worker *worker, enum redis_failure why);

@@ -9,6 +9,7 @@
 #include "cache/redis_cache.h"
 #include "gateway/clients.h"
 #include "gateway/connection.h"
+#include "gateway/limit_clients.h"
 #include "gateway/listener.h"
 #include "gateway/redis_state.h"
 #include "gateway/security.h"
@@ -75,6 +76,7 @@ struct worker {
     struct redis_cache *_Atomic cache_redis; /* the cache's second level; NULL: there is none; metrics read it */
     struct redis_purge_watch *purge_watch;   /* of the whole process; NULL on other workers */
     struct redis_store *limits;              /* those in Redis; NULL: there is none, or nothing to limit */
+    struct limit_clients limit_clients;
     uint64_t completion_average;             /* tokens of an answer, for requests that do not say how many they want */
     h2o_multithread_receiver_t mailbox;
     pthread_mutex_t lock; /* guards `ended`: orders may come while the thread ends */
