@@ -134,6 +134,33 @@ void strbuf_printf(struct strbuf *buf, const char *format, ...)
     va_end(args);
 }
 
+/* How many digits a number has. */
+static size_t decimal_len(uint64_t value)
+{
+    static const uint64_t powers[] = {1,
+                                      10,
+                                      100,
+                                      1000,
+                                      10000,
+                                      100000,
+                                      1000000,
+                                      10000000,
+                                      100000000,
+                                      1000000000,
+                                      10000000000,
+                                      100000000000,
+                                      1000000000000,
+                                      10000000000000,
+                                      100000000000000,
+                                      1000000000000000,
+                                      10000000000000000,
+                                      100000000000000000,
+                                      1000000000000000000,
+                                      10000000000000000000u};
+    size_t bits = 64U - (size_t)__builtin_clzll(value | 1), guess = bits * 1233 >> 12; /* 1233 / 4096: log10(2) */
+    return guess + (guess == 0 || value >= powers[guess]);
+}
+
 void strbuf_u64(struct strbuf *buf, uint64_t value)
 {
     if (value < 10) {
@@ -145,14 +172,16 @@ void strbuf_u64(struct strbuf *buf, uint64_t value)
         "46474849505152535455565758596061626364656667686970717273747576777879808182838485868788899091"
         "9293949596979899";
     char digits[20];
-    size_t at = sizeof(digits);
+    size_t len = decimal_len(value);
+    char *start = strbuf_claim(buf, len), *at = (start != NULL ? start : digits) + len;
     for (; value >= 10; value /= 100) {
         at -= 2;
-        memcpy(digits + at, &pairs[value % 100 * 2], 2);
+        memcpy(at, &pairs[value % 100 * 2], 2);
     }
     if (value != 0)
-        digits[--at] = (char)('0' + value);
-    strbuf_add(buf, (struct span){digits + at, sizeof(digits) - at});
+        *--at = (char)('0' + value);
+    if (start == NULL)
+        strbuf_add(buf, (struct span){digits, len});
 }
 
 void strbuf_i64(struct strbuf *buf, int64_t value)

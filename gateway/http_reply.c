@@ -91,6 +91,15 @@ static void add_limit(void *ctx, struct span name, struct span value)
     add_named(ctx, name, value);
 }
 
+static void add_limits(struct http_call *http)
+{
+    char lines[LIMIT_HEADERS_LINES];
+    if (http_whole_begun(http))
+        http_whole_lines(http, limit_header_lines(&http->call, lines));
+    else
+        limit_headers(&http->call, h2o_mem_alloc_pool(&http->req->pool, LIMIT_HEADERS_TEXT), add_limit, http);
+}
+
 /* How many backends were asked; nearly always one. */
 static void add_attempts(struct http_call *http)
 {
@@ -113,7 +122,7 @@ void http_reply_common_headers(struct http_call *http)
     if (http->call.record.attempts != 0)
         add_attempts(http);
     if (limit_has_headers(&http->call))
-        limit_headers(&http->call, h2o_mem_alloc_pool(&http->req->pool, LIMIT_HEADERS_TEXT), add_limit, http);
+        add_limits(http);
     answer_cache_headers(&http->call, add_copied, http);
     if (http->call.site->config->cors.count == 0)
         return;

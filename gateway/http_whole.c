@@ -57,6 +57,11 @@ void http_whole_header(struct http_call *http, struct span name, struct span val
     http_text_add_header(&http->whole, name, value);
 }
 
+void http_whole_lines(struct http_call *http, struct span lines)
+{
+    strbuf_add(&http->whole, lines);
+}
+
 bool http_whole_ready(struct http_call *http, size_t length)
 {
     return http_whole_begun(http) && length == http->req->res.content_length && http->req->http1_is_persistent &&

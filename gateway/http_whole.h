@@ -21,6 +21,9 @@ static inline bool http_whole_begun(const struct http_call *http)
 /* Adds a header to the text, which copies it. */
 void http_whole_header(struct http_call *http, struct span name, struct span value);
 
+/* Adds lines with headers, which it copies. */
+void http_whole_lines(struct http_call *http, struct span lines);
+
 /* Whether http_whole_send will do: the body, `length` bytes in all, is there, and fits. */
 bool http_whole_ready(struct http_call *http, size_t length);
 

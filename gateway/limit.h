@@ -44,4 +44,9 @@ bool limit_has_headers(const struct call *call);
 void limit_headers(const struct call *call, char text[LIMIT_HEADERS_TEXT],
                    void (*add)(void *ctx, struct span name, struct span value), void *ctx);
 
+#define LIMIT_HEADERS_LINES 512 /* nine names and their ends, and what of 160 bytes stands there twice */
+
+/* The same as lines of a head, in `lines`. */
+struct span limit_header_lines(const struct call *call, char lines[LIMIT_HEADERS_LINES]);
+
 #endif
