@@ -60,7 +60,7 @@ static void on_resume(void *ctx);
 static void on_cancel(void *ctx);
 
 static __thread unsigned streams_open;
-static __thread h2o_mem_recycle_t recycled = {.max = RECYCLE_MAX}, heads = {.max = RECYCLE_MAX};
+static __thread struct recycle recycled, heads;
 
 /* ---- ends ---- */
 
@@ -91,7 +91,7 @@ static void free_head(struct http_exchange *ex)
 {
     strbuf_dispose(&ex->out);
     if (ex->out_memory != NULL)
-        h2o_mem_free_recycle(&heads, ex->out_memory);
+        recycle_give(&heads, ex->out_memory);
     ex->out_memory = NULL;
 }
 
@@ -104,7 +104,7 @@ static void destroy(struct http_exchange *ex)
     free_head(ex);
     if (ex->gone != NULL)
         *ex->gone = true;
-    h2o_mem_free_recycle(&recycled, ex);
+    recycle_give(&recycled, ex);
 }
 
 /* The end after the head. */
@@ -226,7 +226,7 @@ struct exchange *http_exchange_start(struct upstream *upstream, const struct exc
                                      const struct exchange_callbacks *callbacks, void *ctx)
 {
     bool gone = false;
-    struct http_exchange *ex = h2o_mem_alloc_recycle(&recycled, sizeof(*ex));
+    struct http_exchange *ex = recycle_take(&recycled, sizeof(*ex));
     *ex = (struct http_exchange){.super.cancel = cancel_before_head,
                                  .upstream = upstream,
                                  .request = *request,
@@ -237,7 +237,7 @@ struct exchange *http_exchange_start(struct upstream *upstream, const struct exc
                                  .timeouts =
                                      request->timeouts != NULL ? *request->timeouts : upstream->settings->timeouts,
                                  .started_us = clock_us()};
-    ex->out_memory = h2o_mem_alloc_recycle(&heads, HEAD_USUAL);
+    ex->out_memory = recycle_take(&heads, HEAD_USUAL);
     strbuf_init_lent(&ex->out, REQUEST_HEAD_MAX, ex->out_memory, HEAD_USUAL);
     if (!request_head_write(&ex->out, upstream->settings, request))
         fail(ex, STREAM_PROTOCOL, "the request cannot be sent to the backend as it is");

@@ -108,7 +108,7 @@ struct upstream *upstream_create(const struct backend_settings *settings, const 
 
 /* ---- idle connections ---- */
 
-static __thread h2o_mem_recycle_t recycled = {.max = RECYCLE_MAX};
+static __thread struct recycle recycled;
 
 /* Takes an entry out; its socket is the caller's. */
 static h2o_socket_t *remove_idle(struct idle *idle)
@@ -117,7 +117,7 @@ static h2o_socket_t *remove_idle(struct idle *idle)
     h2o_linklist_unlink(&idle->link);
     if (--idle->upstream->idle_count == 0)
         deadline_disarm(idle->upstream->deadlines, &idle->upstream->idle_deadline);
-    h2o_mem_free_recycle(&recycled, idle);
+    recycle_give(&recycled, idle);
     return sock;
 }
 
@@ -134,7 +134,7 @@ void upstream_keep_idle(struct upstream *upstream, h2o_socket_t *sock)
         h2o_socket_close(sock);
         return;
     }
-    struct idle *idle = h2o_mem_alloc_recycle(&recycled, sizeof(*idle));
+    struct idle *idle = recycle_take(&recycled, sizeof(*idle));
     *idle = (struct idle){.upstream = upstream, .sock = sock, .since_us = clock_us()};
     h2o_linklist_insert(&upstream->idle, &idle->link);
     if (upstream->idle_count++ == 0)

@@ -46,7 +46,7 @@ static void on_fail(void *ctx, enum stream_failure why, const char *message, boo
 static void on_data(struct stream_subscriber *subscriber);
 static void on_over(void *ctx, enum stream_failure why, const struct stream *stream);
 
-static __thread h2o_mem_recycle_t recycled = {.max = RECYCLE_MAX};
+static __thread struct recycle recycled;
 
 static void release(struct attempt *attempt, unsigned count)
 {
@@ -55,7 +55,7 @@ static void release(struct attempt *attempt, unsigned count)
         return;
     strbuf_dispose(&attempt->model);
     free(attempt->held);
-    h2o_mem_free_recycle(&recycled, attempt);
+    recycle_give(&recycled, attempt);
 }
 
 /* The exchange is over. */
@@ -90,7 +90,7 @@ struct attempt *attempt_start(struct call *call, struct pool_lease *lease, const
     static const struct exchange_callbacks exchange_callbacks = {
         .on_head = on_head, .on_fail = on_fail, .on_over = on_over};
     struct upstream *upstream = pool_lease_upstream(lease);
-    struct attempt *attempt = h2o_mem_alloc_recycle(&recycled, sizeof(*attempt));
+    struct attempt *attempt = recycle_take(&recycled, sizeof(*attempt));
     *attempt = (struct attempt){.refs = 2,
                                 .call = call,
                                 .worker = call->worker,

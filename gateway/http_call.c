@@ -18,7 +18,7 @@ struct handle {
     struct http_call *http;
 };
 
-static __thread h2o_mem_recycle_t recycled = {.max = RECYCLE_MAX};
+static __thread struct recycle recycled;
 
 static void on_turn(struct deadline *deadline);
 static void on_gone(struct connection_watch *watch);
@@ -99,7 +99,7 @@ static void on_turn(struct deadline *deadline)
 static int on_req(h2o_handler_t *handler, h2o_req_t *req)
 {
     (void)handler;
-    struct http_call *http = h2o_mem_alloc_recycle(&recycled, sizeof(*http));
+    struct http_call *http = recycle_take(&recycled, sizeof(*http));
     memset(http, 0, sizeof(*http));
     http->handle = h2o_mem_alloc_shared(&req->pool, sizeof(*http->handle), on_dispose);
     http->handle->http = http;
@@ -170,7 +170,7 @@ static void on_dispose(void *ptr)
     site_release(call->site);
     pool_release(call->pool);
     http_whole_forget(http);
-    h2o_mem_free_recycle(&recycled, http);
+    recycle_give(&recycled, http);
 }
 
 void http_calls_abort(struct worker *worker)

@@ -8,7 +8,7 @@
 #define HEAD_MAX ((size_t)128 * 1024)
 #define DATE_LEN 29 /* RFC 9110 §5.6.7 */
 
-static __thread h2o_mem_recycle_t texts = {.max = RECYCLE_MAX};
+static __thread struct recycle texts;
 
 /* libh2o's function that ends a request when its answer is written. */
 static __thread h2o_socket_cb on_written;
@@ -37,7 +37,7 @@ void http_whole_begin(struct http_call *http, uint64_t content_length)
         span_eq(http->call.method, SPAN("HEAD")))
         return;
     struct strbuf *text = &http->whole;
-    http->whole_memory = h2o_mem_alloc_recycle(&texts, MEMORY);
+    http->whole_memory = recycle_take(&texts, MEMORY);
     strbuf_init_lent(text, HEAD_MAX, http->whole_memory, MEMORY);
     strbuf_add(text, SPAN("HTTP/1.1 "));
     strbuf_u64(text, (uint64_t)req->res.status);
@@ -95,7 +95,7 @@ void http_whole_forget(struct http_call *http)
     if (!http_whole_begun(http))
         return;
     strbuf_dispose(&http->whole);
-    h2o_mem_free_recycle(&texts, http->whole_memory);
+    recycle_give(&texts, http->whole_memory);
     http->whole_memory = NULL;
 }
 

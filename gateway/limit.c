@@ -13,8 +13,8 @@
 
 #define ROUND_MEMORY 1024 /* enough for a round in memory over five limits */
 
-static __thread h2o_mem_recycle_t recycled_rounds = {.max = RECYCLE_MAX};
-static __thread h2o_mem_recycle_t recycled_limits = {.max = RECYCLE_MAX};
+static __thread struct recycle recycled_rounds;
+static __thread struct recycle recycled_limits;
 
 struct limit_round *limit_round_create(size_t size, const struct limit_decision *decision,
                                        const struct limit_places *places)
@@ -24,7 +24,7 @@ struct limit_round *limit_round_create(size_t size, const struct limit_decision 
     size_t needed = size + count * (sizeof(round->asks[0]) + sizeof(round->answers[0]) + sizeof(round->sources[0]) +
                                     sizeof(round->shares[0]));
     bool recycled = needed <= ROUND_MEMORY;
-    round = recycled ? h2o_mem_alloc_recycle(&recycled_rounds, ROUND_MEMORY) : h2o_mem_alloc(needed);
+    round = recycled ? recycle_take(&recycled_rounds, ROUND_MEMORY) : h2o_mem_alloc(needed);
     struct store_ask *asks = (struct store_ask *)((char *)round + size);
     struct store_answer *answers = (struct store_answer *)(asks + count);
     struct limit_source *sources = (struct limit_source *)(answers + count);
@@ -53,7 +53,7 @@ struct limit_round *limit_round_create(size_t size, const struct limit_decision 
 void limit_round_free(struct limit_round *round)
 {
     if (round->recycled)
-        h2o_mem_free_recycle(&recycled_rounds, round);
+        recycle_give(&recycled_rounds, round);
     else
         free(round);
 }
@@ -145,7 +145,7 @@ static void note_standing(struct call_limits *limits, const struct limit_round *
 static struct call_limits *limits_of(struct call *call)
 {
     if (call->limits == NULL) {
-        call->limits = h2o_mem_alloc_recycle(&recycled_limits, sizeof(*call->limits));
+        call->limits = recycle_take(&recycled_limits, sizeof(*call->limits));
         *call->limits = (struct call_limits){.rounds = NULL};
     }
     return call->limits;
@@ -354,7 +354,7 @@ void limit_settle(struct call *call)
             ((int64_t)record->usage.completion - (int64_t)call->worker->completion_average) / COMPLETION_WEIGHT;
     call->record.limited = limits->standing[LIMIT_REQUESTS].limit != NULL;
     call->record.limit_remaining = limits->standing[LIMIT_REQUESTS].numbers.remaining;
-    h2o_mem_free_recycle(&recycled_limits, limits);
+    recycle_give(&recycled_limits, limits);
     call->limits = NULL;
 }
 

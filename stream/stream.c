@@ -35,11 +35,11 @@ struct stream {
 
 /* ---- life ---- */
 
-static __thread h2o_mem_recycle_t recycled = {.max = RECYCLE_MAX}, tails = {.max = RECYCLE_MAX};
+static __thread struct recycle recycled, tails;
 
 struct stream *stream_create(const struct stream_settings *settings, const struct stream_producer *producer)
 {
-    struct stream *stream = h2o_mem_alloc_recycle(&recycled, sizeof(*stream));
+    struct stream *stream = recycle_take(&recycled, sizeof(*stream));
     *stream = (struct stream){.refs = 1, .settings = *settings, .producer = *producer};
     if (stream->settings.dialect == NULL)
         stream->settings.dialect = dialect_get(DIALECT_NONE);
@@ -60,7 +60,7 @@ struct stream *stream_create(const struct stream_settings *settings, const struc
 static void free_json_tail(struct stream *stream)
 {
     if (stream->json_tail_cap == JSON_TAIL_SMALL)
-        h2o_mem_free_recycle(&tails, stream->json_tail);
+        recycle_give(&tails, stream->json_tail);
     else
         free(stream->json_tail);
 }
@@ -84,7 +84,7 @@ static void stream_unref(struct stream *stream)
     }
     free_json_tail(stream);
     free(stream->message);
-    h2o_mem_free_recycle(&recycled, stream);
+    recycle_give(&recycled, stream);
 }
 
 static struct stream_subscriber *next_to_tell(const struct stream *stream)
@@ -236,7 +236,7 @@ static void remember_json_tail(struct stream *stream, struct span bytes)
         size_t cap = stream->json_tail == NULL && most < JSON_TAIL ? most : JSON_TAIL;
         if (cap < JSON_TAIL_SMALL)
             cap = JSON_TAIL_SMALL;
-        char *tail = cap == JSON_TAIL_SMALL ? h2o_mem_alloc_recycle(&tails, cap) : h2o_mem_alloc(cap);
+        char *tail = cap == JSON_TAIL_SMALL ? recycle_take(&tails, cap) : h2o_mem_alloc(cap);
         if (stream->json_tail_len != 0)
             memcpy(tail, stream->json_tail, stream->json_tail_len);
         free_json_tail(stream);
