@@ -103,10 +103,8 @@ static uint64_t moving_fits_at(const struct strategy_state *state, const struct 
         return t;
     if (count - most == 1) /* any cost is enough */
         return state->log.oldest_us + limit->window_us;
-    if (most == 0) { /* the newest that counts, without adding up all before it */
-        struct strategy_log_entry newest = strategy_log_at(&state->log, strategy_log_count(&state->log) - 1);
-        return newest.at_us + limit->window_us;
-    }
+    if (most == 0) /* the newest that counts, without adding up all before it */
+        return strategy_log_newest_us(&state->log) + limit->window_us;
     for (uint32_t i = 0; count > most; i++) {
         struct strategy_log_entry entry = strategy_log_at(&state->log, i);
         count -= entry.cost;
@@ -249,8 +247,7 @@ bool strategy_idle(enum limit_strategy strategy, struct strategy_state *state, u
         /* What is younger than the oldest may be too, so that the log need not be looked at. */
         return strategy_log_sum(&state->log) == 0 ||
                ((int64_t)(t - state->log.oldest_us) >= (int64_t)window_us &&
-                (int64_t)(t - strategy_log_at(&state->log, strategy_log_count(&state->log) - 1).at_us) >=
-                    (int64_t)window_us);
+                (int64_t)(t - strategy_log_newest_us(&state->log)) >= (int64_t)window_us);
     case LIMIT_SLIDING_WINDOW_COUNTER:
         break;
     }

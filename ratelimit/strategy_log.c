@@ -26,6 +26,14 @@ static void set_head(struct strategy_log *log, uint32_t head)
     set_bits(&log->_ring, STRATEGY_LOG_HEAD_AT, 14, head);
 }
 
+/* Notes how much later than the oldest entry the newest is, where there is room to. */
+static void set_span(struct strategy_log *log, uint64_t span_us)
+{
+    if (!strategy_log_wide(log))
+        set_bits(&log->_sum, STRATEGY_LOG_SPAN_AT, 32,
+                 span_us < STRATEGY_LOG_SPAN_UNKNOWN ? span_us : STRATEGY_LOG_SPAN_UNKNOWN);
+}
+
 /* ---- slots ---- */
 
 static uint32_t slot_of(const struct strategy_log *log, uint32_t i)
@@ -55,6 +63,8 @@ static void note_oldest(struct strategy_log *log)
     while (strategy_log_count(log) != 0) {
         struct strategy_log_entry oldest = strategy_log_at(log, 0);
         if (oldest.cost != 0) {
+            if (strategy_log_knows_span(log))
+                log->_sum -= (oldest.at_us - log->oldest_us) << STRATEGY_LOG_SPAN_AT;
             log->oldest_us = oldest.at_us;
             break;
         }
@@ -74,9 +84,10 @@ void strategy_log_init(struct strategy_log *log, void *slots, size_t bytes)
     *log = (struct strategy_log){._ring = units | cap_bits << STRATEGY_LOG_CAP_AT};
 }
 
-/* Makes the slots wide: there are half as many then. */
+/* Makes the slots wide: there are half as many then. The sum has all of its bits. */
 static void halve(struct strategy_log *log)
 {
+    set_bits(&log->_sum, STRATEGY_LOG_SPAN_AT, 32, 0);
     log->_ring = (log->_ring | STRATEGY_LOG_WIDE) - (UINT64_C(1) << STRATEGY_LOG_CAP_AT);
 }
 
@@ -173,10 +184,10 @@ void strategy_log_move(struct strategy_log *log, void *slots, size_t bytes)
     size_t slot = (size_t)8 << strategy_log_wide(&from);
 
     strategy_log_init(log, slots, bytes);
-    log->oldest_us = from.oldest_us;
-    log->_sum = from._sum;
     if (strategy_log_wide(&from))
         halve(log);
+    log->oldest_us = from.oldest_us;
+    log->_sum = from._sum;
     log->_ring |= from._ring & STRATEGY_LOG_LATE;
     set_count(log, count);
     if (first > count)
@@ -210,16 +221,15 @@ void strategy_log_push(struct strategy_log *log, uint64_t at_us, uint64_t cost, 
     uint32_t count = strategy_log_count(log), most = strategy_log_cap(log);
     if (most >= STRATEGY_LOG_MAX)
         most = STRATEGY_LOG_MAX - 1;
-    if (count == 0)
+    if (count == 0) {
         log->oldest_us = at_us;
-    else if ((log->_ring & STRATEGY_LOG_LATE) != 0 || is_before(at_us, log->oldest_us)) {
+    } else if (((log->_ring & STRATEGY_LOG_LATE) != 0 || is_before(at_us, log->oldest_us)) &&
+               !is_before(strategy_log_newest_us(log), at_us)) {
         struct strategy_log_entry newest = strategy_log_at(log, count - 1);
-        if (!is_before(newest.at_us, at_us)) {
-            newest.cost += cost;
-            set(log, count - 1, newest);
-            log->_sum += cost;
-            return;
-        }
+        newest.cost += cost;
+        set(log, count - 1, newest);
+        log->_sum += cost;
+        return;
     }
     if (count == most) {
         squeeze(log, count - 1, window_us);
@@ -227,6 +237,7 @@ void strategy_log_push(struct strategy_log *log, uint64_t at_us, uint64_t cost, 
     }
     set(log, count, (struct strategy_log_entry){at_us, cost});
     set_count(log, count + 1);
+    set_span(log, at_us - log->oldest_us);
     log->_sum += cost;
     log->_ring |= STRATEGY_LOG_LATE;
 }
@@ -264,5 +275,7 @@ void strategy_log_adjust(struct strategy_log *log, uint64_t at_us, int64_t delta
     while (count != 0 && strategy_log_at(log, count - 1).cost == 0)
         count--;
     set_count(log, count);
+    if (count != 0)
+        set_span(log, strategy_log_at(log, count - 1).at_us - log->oldest_us);
     note_oldest(log);
 }

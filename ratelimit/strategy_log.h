@@ -28,7 +28,10 @@ struct strategy_log_entry {
 struct strategy_log {
     uint64_t
         oldest_us; /* the oldest entry's time; it has a cost, as has the newest. Means nothing while there is none */
-    uint64_t _sum; /* 52 bits: the costs' sum, 0 only if there is no entry; 12: the count's lower bits */
+    /* 52 bits: the costs' sum, 0 only if there is no entry; 12: the count's lower bits. While the slots are narrow the
+     * sum has 20 bits, and the 32 above it say by how many microseconds the newest entry is later than the oldest, so
+     * that it need not be fetched; all ones: the log knows. */
+    uint64_t _sum;
     /* 42 bits: the slots' address in units of STRATEGY_LOG_BYTES_MIN (addresses have 48 bits); 2: the count's upper
      * bits; 14: the head; 4: the number of slots is 2 to the power of it; 1: slots of two words, for sums of 2^20 and
      * more and for windows above 2^43 microseconds; 1: the next push may not be later than the newest entry. */
@@ -36,15 +39,23 @@ struct strategy_log {
 };
 
 #define STRATEGY_LOG_SUM_BITS 52
+#define STRATEGY_LOG_SPAN_AT STRATEGY_LOG_COST_BITS
+#define STRATEGY_LOG_SPAN_UNKNOWN UINT32_MAX
 #define STRATEGY_LOG_COUNT_AT 42
 #define STRATEGY_LOG_HEAD_AT 44
 #define STRATEGY_LOG_CAP_AT 58
 #define STRATEGY_LOG_WIDE (UINT64_C(1) << 62)
 #define STRATEGY_LOG_LATE (UINT64_C(1) << 63)
 
+static inline bool strategy_log_wide(const struct strategy_log *log)
+{
+    return (log->_ring & STRATEGY_LOG_WIDE) != 0;
+}
+
 static inline uint64_t strategy_log_sum(const struct strategy_log *log)
 {
-    return log->_sum & ((UINT64_C(1) << STRATEGY_LOG_SUM_BITS) - 1);
+    unsigned bits = strategy_log_wide(log) ? STRATEGY_LOG_SUM_BITS : STRATEGY_LOG_SPAN_AT;
+    return log->_sum & ((UINT64_C(1) << bits) - 1);
 }
 
 static inline uint32_t strategy_log_count(const struct strategy_log *log)
@@ -60,11 +71,6 @@ static inline uint32_t strategy_log_head(const struct strategy_log *log)
 static inline uint32_t strategy_log_cap(const struct strategy_log *log)
 {
     return UINT32_C(1) << (log->_ring >> STRATEGY_LOG_CAP_AT & 15);
-}
-
-static inline bool strategy_log_wide(const struct strategy_log *log)
-{
-    return (log->_ring & STRATEGY_LOG_WIDE) != 0;
 }
 
 /* The memory of the slots, and its bytes. */
@@ -114,6 +120,20 @@ static inline struct strategy_log_entry strategy_log_at(const struct strategy_lo
     /* None is before the oldest. */
     uint64_t since = ((word >> STRATEGY_LOG_COST_BITS) - log->oldest_us) & (UINT64_MAX >> STRATEGY_LOG_COST_BITS);
     return (struct strategy_log_entry){log->oldest_us + since, word & ((UINT64_C(1) << STRATEGY_LOG_COST_BITS) - 1)};
+}
+
+/* Whether how much later the newest entry is than the oldest is known without the slots. */
+static inline bool strategy_log_knows_span(const struct strategy_log *log)
+{
+    return !strategy_log_wide(log) && (uint32_t)(log->_sum >> STRATEGY_LOG_SPAN_AT) != STRATEGY_LOG_SPAN_UNKNOWN;
+}
+
+/* The newest entry's time; there is one. */
+static inline uint64_t strategy_log_newest_us(const struct strategy_log *log)
+{
+    if (strategy_log_knows_span(log))
+        return log->oldest_us + (uint32_t)(log->_sum >> STRATEGY_LOG_SPAN_AT);
+    return strategy_log_at(log, strategy_log_count(log) - 1).at_us;
 }
 
 /* Says that the next push is later than all before, so that it need not fetch the newest to find out. */
