@@ -3,6 +3,14 @@
 
 static_assert(STRATEGY_COUNT_MAX < UINT64_C(1) << STRATEGY_LOG_SUM_BITS, "a log has so many bits for a sum");
 
+/* The rules are written for all strategies, and compiled for each: with the strategy known, most of a rule falls away,
+ * which shows in a decision. `call` is one of the functions below, its first argument the strategy. */
+#define RULE static inline __attribute__((always_inline))
+#define FOR_STRATEGY(strategy, call, ...)                                                                              \
+    ((strategy) == LIMIT_FIXED_WINDOW    ? call(LIMIT_FIXED_WINDOW, __VA_ARGS__)                                       \
+     : (strategy) == LIMIT_MOVING_WINDOW ? call(LIMIT_MOVING_WINDOW, __VA_ARGS__)                                      \
+                                         : call(LIMIT_SLIDING_WINDOW_COUNTER, __VA_ARGS__))
+
 /* ---- arithmetic ---- */
 
 /* floor(a * b / c) for a result that fits. */
@@ -41,7 +49,7 @@ static uint64_t add_signed(uint64_t value, int64_t delta)
 /* ---- time ---- */
 
 /* Brings the state's clock to `now_us` and returns the state time. */
-static uint64_t sync_clock(struct strategy_state *state, uint64_t now_us)
+RULE uint64_t sync_clock(struct strategy_state *state, uint64_t now_us)
 {
     uint64_t t = (now_us < STRATEGY_NOW_MAX ? now_us : STRATEGY_NOW_MAX) + state->_offset_us;
     if ((int64_t)(t - state->_last_us) < 0) {
@@ -54,8 +62,8 @@ static uint64_t sync_clock(struct strategy_state *state, uint64_t now_us)
 }
 
 /* Moves the state to `now_us`: what has passed is dropped. Returns the state time. */
-static uint64_t advance(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit,
-                        uint64_t now_us)
+RULE uint64_t advance(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit,
+                      uint64_t now_us)
 {
     uint64_t last = state->_last_us, t = sync_clock(state, now_us), window = limit->window_us;
 
@@ -85,8 +93,8 @@ static uint64_t advance(enum limit_strategy strategy, struct strategy_state *sta
 
 /* ---- what is used, and until when; the state is advanced to `t` ---- */
 
-static uint64_t used(enum limit_strategy strategy, const struct strategy_state *state, const struct limit *limit,
-                     uint64_t t)
+RULE uint64_t used(enum limit_strategy strategy, const struct strategy_state *state, const struct limit *limit,
+                   uint64_t t)
 {
     if (strategy == LIMIT_MOVING_WINDOW)
         return strategy_log_sum(&state->log);
@@ -127,8 +135,8 @@ static uint64_t sliding_fits_at(const struct strategy_state *state, const struct
 }
 
 /* The state time, `t` or later, at which no more than `most` is used if nothing else comes. */
-static uint64_t fits_at(enum limit_strategy strategy, const struct strategy_state *state, const struct limit *limit,
-                        uint64_t t, uint64_t most)
+RULE uint64_t fits_at(enum limit_strategy strategy, const struct strategy_state *state, const struct limit *limit,
+                      uint64_t t, uint64_t most)
 {
     switch (strategy) {
     case LIMIT_MOVING_WINDOW:
@@ -143,8 +151,8 @@ static uint64_t fits_at(enum limit_strategy strategy, const struct strategy_stat
 
 /* ---- the public half ---- */
 
-bool strategy_allows(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit,
-                     uint64_t now_us, uint64_t cost, uint64_t *retry_us)
+RULE bool allows(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit, uint64_t now_us,
+                 uint64_t cost, uint64_t *retry_us)
 {
     uint64_t t = advance(strategy, state, limit, now_us);
 
@@ -161,6 +169,12 @@ bool strategy_allows(enum limit_strategy strategy, struct strategy_state *state,
     return false;
 }
 
+bool strategy_allows(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit,
+                     uint64_t now_us, uint64_t cost, uint64_t *retry_us)
+{
+    return FOR_STRATEGY(strategy, allows, state, limit, now_us, cost, retry_us);
+}
+
 /* The time under which the log keeps what happens at `t`. */
 static uint64_t log_time(const struct limit *limit, uint64_t t)
 {
@@ -171,8 +185,8 @@ static uint64_t log_time(const struct limit *limit, uint64_t t)
     return past == 0 ? t : t + (step - past);
 }
 
-uint64_t strategy_commit(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit,
-                         uint64_t now_us, uint64_t cost)
+RULE uint64_t commit(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit,
+                     uint64_t now_us, uint64_t cost)
 {
     uint64_t t = advance(strategy, state, limit, now_us);
 
@@ -190,6 +204,12 @@ uint64_t strategy_commit(enum limit_strategy strategy, struct strategy_state *st
         state->_start_us = t;
     state->_count = add_capped(state->_count, cost);
     return t;
+}
+
+uint64_t strategy_commit(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit,
+                         uint64_t now_us, uint64_t cost)
+{
+    return FOR_STRATEGY(strategy, commit, state, limit, now_us, cost);
 }
 
 void strategy_adjust(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit,
@@ -218,8 +238,8 @@ void strategy_adjust(enum limit_strategy strategy, struct strategy_state *state,
     }
 }
 
-void strategy_look(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit,
-                   uint64_t now_us, struct strategy_numbers *numbers)
+RULE void look(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit, uint64_t now_us,
+               struct strategy_numbers *numbers)
 {
     uint64_t t = advance(strategy, state, limit, now_us);
     uint64_t amount = limit->amount, consumed = used(strategy, state, limit, t);
@@ -234,6 +254,12 @@ void strategy_look(enum limit_strategy strategy, struct strategy_state *state, c
     }
     numbers->reset_us = reset - state->_offset_us;
     numbers->full_us = full - state->_offset_us;
+}
+
+void strategy_look(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit,
+                   uint64_t now_us, struct strategy_numbers *numbers)
+{
+    FOR_STRATEGY(strategy, look, state, limit, now_us, numbers);
 }
 
 bool strategy_idle(enum limit_strategy strategy, struct strategy_state *state, uint64_t window_us, uint64_t now_us)

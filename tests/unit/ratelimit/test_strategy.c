@@ -294,6 +294,27 @@ START_TEST(every_refund_gives_all_back)
 }
 END_TEST
 
+START_TEST(the_newest_that_was_refunded_holds_up_nobody)
+{
+    struct limiter l;
+    struct strategy_numbers numbers;
+    uint64_t now = 1000 * MINUTE, retry, first, last;
+
+    open_limiter(&l, LIMIT_MOVING_WINDOW, 2, MINUTE);
+    ck_assert(hit(&l, now, 1, &retry, &first) && hit(&l, now + 10000000, 1, &retry, &last));
+    strategy_look(l.strategy, &l.state, &l.limit, now + 10000000, &numbers);
+    ck_assert_uint_eq(numbers.full_us, now + 10000000 + MINUTE);
+    strategy_adjust(l.strategy, &l.state, &l.limit, now + 20000000, last, -1);
+    strategy_look(l.strategy, &l.state, &l.limit, now + 20000000, &numbers);
+    ck_assert_uint_eq(numbers.remaining, 1);
+    ck_assert_uint_eq(numbers.full_us, now + MINUTE);
+    ck_assert(!hit(&l, now + 20000000, 2, &retry, &last));
+    ck_assert_uint_eq(retry, now + MINUTE);
+    ck_assert(strategy_idle(l.strategy, &l.state, MINUTE, now + MINUTE));
+    close_limiter(&l);
+}
+END_TEST
+
 START_TEST(idle_means_that_nothing_is_lost)
 {
     for (int strategy = 0; strategy < 3; strategy++) {
@@ -384,6 +405,7 @@ int main(void)
     tcase_add_test(tc, a_log_of_a_large_amount_stays_bounded);
     tcase_add_test(tc, a_log_that_grew_to_be_widened_goes_on_if_it_need_not);
     tcase_add_test(tc, every_refund_gives_all_back);
+    tcase_add_test(tc, the_newest_that_was_refunded_holds_up_nobody);
     tcase_add_test(tc, idle_means_that_nothing_is_lost);
     tcase_add_test(tc, clocks_that_jump_neither_free_nor_freeze);
     tcase_add_test(tc, any_numbers_are_safe);
