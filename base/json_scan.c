@@ -4,32 +4,36 @@
 #include <emmintrin.h>
 #endif
 
+/* Where the scan is goes from function to function as `p`, in a register: those that skip something return the place
+ * behind it, or NULL. */
 struct scan {
-    const char *p, *end, *base;
+    const char *end, *base;
     struct json_error *error;
+    bool escaped; /* a string was not plain; whoever wants to know sets it back first */
 };
 
 /* What a backslash and one letter mean (RFC 8259 §7); 0: nothing. */
 static const char escape_meanings[256] = {
     ['"'] = '"', ['\\'] = '\\', ['/'] = '/', ['b'] = '\b', ['f'] = '\f', ['n'] = '\n', ['r'] = '\r', ['t'] = '\t'};
 
-static bool fail(struct scan *scan, const char *at, const char *message)
+static const char *fail(struct scan *scan, const char *at, const char *message)
 {
     scan->error->offset = (size_t)(at - scan->base);
     scan->error->message = message;
-    return false;
+    return NULL;
 }
 
-/* The next byte; NUL, which no rule of the grammar accepts, at the end. */
-static inline char peek(const struct scan *scan)
+/* The byte at p; NUL, which no rule of the grammar accepts, at the end. */
+static inline char peek(const char *p, const char *end)
 {
-    return scan->p != scan->end ? *scan->p : '\0';
+    return p != end ? *p : '\0';
 }
 
-static inline void skip_blanks(struct scan *scan)
+static inline const char *skip_blanks(const char *p, const char *end)
 {
-    while (scan->p != scan->end && (*scan->p == ' ' || *scan->p == '\n' || *scan->p == '\r' || *scan->p == '\t'))
-        ++scan->p;
+    while (p != end && (unsigned char)*p <= ' ' && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
+        ++p;
+    return p;
 }
 
 static inline bool is_digit(char c)
@@ -134,83 +138,79 @@ static inline const char *skip_plain(const char *p, const char *end)
     return p;
 }
 
-/* Skips the escape at scan->p. */
-static bool scan_escape(struct scan *scan, const char *start)
+/* Skips the escape at p. */
+static const char *scan_escape(struct scan *scan, const char *p, const char *start)
 {
-    const char *p = scan->p;
-
+    scan->escaped = true;
     if (scan->end - p < 2)
         return fail(scan, start, "Unterminated string starting at");
     if (p[1] == 'u') {
         /* Python wants to see a byte behind the digits as well. */
         if (scan->end - p <= 6 || read_hex4(p + 2) < 0)
             return fail(scan, p + 1, "Invalid \\uXXXX escape");
-        scan->p += 6;
-        return true;
+        return p + 6;
     }
     if (escape_meanings[(unsigned char)p[1]] == 0)
         return fail(scan, p, "Invalid \\escape");
-    scan->p += 2;
-    return true;
+    return p + 2;
 }
 
 /* As scan_string, for what is behind its first plain bytes. */
-static bool scan_long_string(struct scan *scan, const char *start)
+static const char *scan_long_string(struct scan *scan, const char *p, const char *start)
 {
+    const char *end = scan->end;
+
     for (;;) {
-        scan->p = skip_plain(scan->p, scan->end);
-        if (scan->p == scan->end)
+        p = skip_plain(p, end);
+        if (p == end)
             return fail(scan, start, "Unterminated string starting at");
-        unsigned char c = (unsigned char)*scan->p;
-        if (c == '"') {
-            ++scan->p;
-            return true;
-        }
+        unsigned char c = (unsigned char)*p;
+        if (c == '"')
+            return p + 1;
         if (c == '\\') {
-            if (!scan_escape(scan, start))
-                return false;
+            p = scan_escape(scan, p, start);
+            if (p == NULL)
+                return NULL;
         } else if (c < ' ') {
-            return fail(scan, scan->p, "Invalid control character at");
+            return fail(scan, p, "Invalid control character at");
         } else {
             do {
-                size_t len = strbuf_utf8_len((struct span){scan->p, (size_t)(scan->end - scan->p)});
+                size_t len = strbuf_utf8_len((struct span){p, (size_t)(end - p)});
                 if (len == 0)
-                    return fail(scan, scan->p, "Invalid UTF-8 at");
-                scan->p += len;
-            } while (scan->p != scan->end && (signed char)*scan->p < 0);
+                    return fail(scan, p, "Invalid UTF-8 at");
+                p += len;
+            } while (p != end && (signed char)*p < 0);
         }
     }
 }
 
-/* Skips the string whose opening quote is at scan->p. Names and most values of an answer are short. */
-static inline bool scan_string(struct scan *scan)
+/* Skips the string whose opening quote is at p. Names and most values of an answer are short. */
+static inline const char *scan_string(struct scan *scan, const char *p)
 {
-    const char *start = scan->p++;
+    const char *start = p++;
 
 #ifdef __SSE2__
-    if (scan->end - scan->p >= 16) {
-        __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)scan->p);
+    if (scan->end - p >= 16) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
         unsigned special = special_in(bytes);
-        if (special == 0) {
-            scan->p += 16;
-        } else if (scan->p[__builtin_ctz(special)] == '"') {
-            scan->p += __builtin_ctz(special) + 1;
-            return true;
-        }
+        if (special == 0)
+            p += 16;
+        else if (p[__builtin_ctz(special)] == '"')
+            return p + __builtin_ctz(special) + 1;
     }
 #endif
-    return scan_long_string(scan, start);
+    return scan_long_string(scan, p, start);
 }
 
 /* Skips a number as far as it goes: what cannot be its continuation is for the caller to complain of, as in Python. */
-static bool scan_number(struct scan *scan)
+static inline const char *scan_number(struct scan *scan, const char *p)
 {
-    const char *p = scan->p, *end = scan->end;
+    const char *start = p, *end = scan->end;
 
     if (p != end && *p == '-')
         ++p;
     if (p == end || !is_digit(*p))
-        return fail(scan, scan->p, "Expecting value");
+        return fail(scan, start, "Expecting value");
     if (*p == '0')
         ++p;
     else
@@ -229,120 +229,128 @@ static bool scan_number(struct scan *scan)
             p = digits;
         }
     }
-    scan->p = p;
-    return true;
+    return p;
 }
 
-static bool scan_word(struct scan *scan, struct span word)
+static const char *scan_word(struct scan *scan, const char *p, struct span word)
 {
-    if (!span_starts((struct span){scan->p, (size_t)(scan->end - scan->p)}, word))
-        return fail(scan, scan->p, "Expecting value");
-    scan->p += word.len;
-    return true;
+    if (!span_starts((struct span){p, (size_t)(scan->end - p)}, word))
+        return fail(scan, p, "Expecting value");
+    return p + word.len;
 }
 
-/* Skips a value that is no object and no array; tells its type. */
-static bool scan_scalar(struct scan *scan, enum json_type *type)
+/* Skips a value that is no object and no array, whose first byte is `c`. */
+static inline const char *scan_scalar(struct scan *scan, const char *p, char c)
 {
-    char c = peek(scan);
-
-    *type = c == '"' ? JSON_STRING : c == 'n' ? JSON_NULL : c == 't' || c == 'f' ? JSON_BOOL : JSON_NUMBER;
-    switch (*type) {
-    case JSON_STRING:
-        return scan_string(scan);
-    case JSON_NULL:
-        return scan_word(scan, SPAN("null"));
-    case JSON_BOOL:
-        return scan_word(scan, c == 't' ? SPAN("true") : SPAN("false"));
+    switch (c) {
+    case '"':
+        return scan_string(scan, p);
+    case 'n':
+        return scan_word(scan, p, SPAN("null"));
+    case 't':
+        return scan_word(scan, p, SPAN("true"));
+    case 'f':
+        return scan_word(scan, p, SPAN("false"));
     default:
-        return scan_number(scan);
+        return scan_number(scan, p);
     }
 }
 
 /* Skips a member's name (told in *name, with its quotes), colon and blanks, up to its value. */
-static bool scan_name(struct scan *scan, struct span *name)
+static inline const char *scan_name(struct scan *scan, const char *p, struct span *name)
 {
-    const char *start = scan->p;
+    const char *start = p, *end = scan->end;
 
-    if (peek(scan) != '"')
-        return fail(scan, scan->p, "Expecting property name enclosed in double quotes");
-    if (!scan_string(scan))
-        return false;
-    *name = (struct span){start, (size_t)(scan->p - start)};
-    skip_blanks(scan);
-    if (peek(scan) != ':')
-        return fail(scan, scan->p, "Expecting ':' delimiter");
-    ++scan->p;
-    skip_blanks(scan);
-    return true;
+    if (peek(p, end) != '"')
+        return fail(scan, p, "Expecting property name enclosed in double quotes");
+    p = scan_string(scan, p);
+    if (p == NULL)
+        return NULL;
+    *name = (struct span){start, (size_t)(p - start)};
+    p = skip_blanks(p, end);
+    if (peek(p, end) != ':')
+        return fail(scan, p, "Expecting ':' delimiter");
+    return skip_blanks(p + 1, end);
 }
 
-/* Skips one value of any kind, whose first byte is at scan->p, with at most `max_depth` levels of brackets. */
-static bool scan_value(struct scan *scan, size_t max_depth, struct json_value *value)
+static enum json_type type_of(char c)
+{
+    switch (c) {
+    case '{':
+        return JSON_OBJECT;
+    case '[':
+        return JSON_ARRAY;
+    case '"':
+        return JSON_STRING;
+    case 'n':
+        return JSON_NULL;
+    case 't':
+    case 'f':
+        return JSON_BOOL;
+    default:
+        return JSON_NUMBER;
+    }
+}
+
+/* Skips one value of any kind, whose first byte is at p, with at most `max_depth` levels of brackets. */
+static const char *scan_value(struct scan *scan, const char *p, size_t max_depth, struct json_value *value)
 {
     char closers[JSON_MAX_DEPTH]; /* what closes each open bracket */
     size_t depth = 0;
-    const char *start = scan->p;
-    enum json_type type = JSON_MISSING;
+    const char *start = p, *end = scan->end;
     uint32_t count = 0;
     struct span name;
 
     for (;;) {
-        char c = peek(scan);
+        char c = peek(p, end);
         if (c == '{' || c == '[') {
+            char closer = c == '{' ? '}' : ']';
             if (depth == max_depth)
-                return fail(scan, scan->p, "Too deeply nested");
-            ++scan->p;
-            skip_blanks(scan);
-            if (peek(scan) != (c == '{' ? '}' : ']')) {
-                closers[depth++] = c == '{' ? '}' : ']';
-                if (c == '{' && !scan_name(scan, &name))
-                    return false;
+                return fail(scan, p, "Too deeply nested");
+            p = skip_blanks(p + 1, end);
+            if (peek(p, end) != closer) {
+                closers[depth++] = closer;
+                if (c == '{' && (p = scan_name(scan, p, &name)) == NULL)
+                    return NULL;
                 continue;
             }
-            ++scan->p;
-        } else if (!scan_scalar(scan, &type)) {
-            return false;
+            ++p;
+        } else if ((p = scan_scalar(scan, p, c)) == NULL) {
+            return NULL;
         }
 
         /* A value is complete: close what it completes in turn. */
         while (depth != 0) {
-            if (depth == 1)
-                ++count;
-            skip_blanks(scan);
-            c = peek(scan);
+            count += depth == 1;
+            p = skip_blanks(p, end);
+            c = peek(p, end);
             if (c == ',') {
-                ++scan->p;
-                skip_blanks(scan);
-                if (closers[depth - 1] == '}' && !scan_name(scan, &name))
-                    return false;
+                p = skip_blanks(p + 1, end);
+                if (closers[depth - 1] == '}' && (p = scan_name(scan, p, &name)) == NULL)
+                    return NULL;
                 break;
             }
             if (c != closers[depth - 1])
-                return fail(scan, scan->p, "Expecting ',' delimiter");
-            ++scan->p;
+                return fail(scan, p, "Expecting ',' delimiter");
+            ++p;
             --depth;
         }
         if (depth == 0)
             break;
     }
-    if (*start == '{' || *start == '[')
-        type = *start == '{' ? JSON_OBJECT : JSON_ARRAY;
-    *value = (struct json_value){.type = type,
-                                 .raw = {start, (size_t)(scan->p - start)},
-                                 .count = count,
-                                 .truth = type == JSON_BOOL && *start == 't'};
-    return true;
+    *value = (struct json_value){
+        .type = type_of(*start), .raw = {start, (size_t)(p - start)}, .count = count, .truth = *start == 't'};
+    return p;
 }
 
 /* Notes a member's value with whoever asked for it. */
-static void note_member(struct span raw, const struct json_value *value, const struct span *names, size_t count,
-                        struct json_value *values)
+static void note_member(struct span raw, bool escaped, const struct json_value *value, const struct span *names,
+                        size_t count, struct json_value *values)
 {
     struct span name = {raw.base + 1, raw.len - 2};
     char decoded[JSON_NAME_MAX];
 
-    if (count != 0 && memchr(name.base, '\\', name.len) != NULL) {
+    if (escaped) {
         long len = json_string_decode(raw, decoded, sizeof(decoded));
         if (len < 0)
             return;
@@ -357,32 +365,35 @@ static void note_member(struct span raw, const struct json_value *value, const s
     }
 }
 
-/* Skips the object at scan->p and notes the members asked for. */
-static bool scan_members(struct scan *scan, const struct span *names, size_t count, struct json_value *values,
-                         struct json_value *root)
+/* Skips the object at p and notes the members asked for. */
+static const char *scan_members(struct scan *scan, const char *p, const struct span *names, size_t count,
+                                struct json_value *values, struct json_value *root)
 {
-    const char *start = scan->p++;
+    const char *start = p, *end = scan->end;
     struct json_value value;
     struct span name;
     uint32_t members = 0;
 
-    skip_blanks(scan);
-    if (peek(scan) != '}') {
-        for (;; ++scan->p, skip_blanks(scan)) {
-            if (!scan_name(scan, &name) || !scan_value(scan, JSON_MAX_DEPTH - 1, &value))
-                return false;
+    p = skip_blanks(p + 1, end);
+    if (peek(p, end) != '}') {
+        for (;; p = skip_blanks(p + 1, end)) {
+            scan->escaped = false;
+            p = scan_name(scan, p, &name);
+            bool escaped = scan->escaped;
+            if (p == NULL || (p = scan_value(scan, p, JSON_MAX_DEPTH - 1, &value)) == NULL)
+                return NULL;
             ++members;
-            note_member(name, &value, names, count, values);
-            skip_blanks(scan);
-            if (peek(scan) == '}')
+            note_member(name, escaped, &value, names, count, values);
+            p = skip_blanks(p, end);
+            if (peek(p, end) == '}')
                 break;
-            if (peek(scan) != ',')
-                return fail(scan, scan->p, "Expecting ',' delimiter");
+            if (peek(p, end) != ',')
+                return fail(scan, p, "Expecting ',' delimiter");
         }
     }
-    ++scan->p;
-    *root = (struct json_value){.type = JSON_OBJECT, .raw = {start, (size_t)(scan->p - start)}, .count = members};
-    return true;
+    ++p;
+    *root = (struct json_value){.type = JSON_OBJECT, .raw = {start, (size_t)(p - start)}, .count = members};
+    return p;
 }
 
 bool json_scan(struct span text, const struct span *names, size_t count, struct json_value *values,
@@ -390,28 +401,26 @@ bool json_scan(struct span text, const struct span *names, size_t count, struct 
 {
     if (text.base == NULL)
         text = SPAN("");
-    struct scan scan = {.p = text.base, .end = text.base + text.len, .error = error, .base = text.base};
+    const char *end = text.base + text.len, *p = skip_blanks(text.base, end);
+    struct scan scan = {.end = end, .base = text.base, .error = error};
     struct json_value whole = {.type = JSON_MISSING};
-    bool valid;
 
     for (size_t i = 0; i != count; ++i)
         values[i] = whole;
-    skip_blanks(&scan);
-    if (peek(&scan) == '{')
-        valid = scan_members(&scan, names, count, values, &whole);
+    if (peek(p, end) == '{')
+        p = scan_members(&scan, p, names, count, values, &whole);
     else
-        valid = scan_value(&scan, JSON_MAX_DEPTH, &whole);
-    skip_blanks(&scan);
-    if (valid && scan.p != scan.end)
-        valid = fail(&scan, scan.p, "Extra data");
-    if (!valid) {
+        p = scan_value(&scan, p, JSON_MAX_DEPTH, &whole);
+    if (p != NULL && (p = skip_blanks(p, end)) != end)
+        p = fail(&scan, p, "Extra data");
+    if (p == NULL) {
         whole = (struct json_value){.type = JSON_MISSING};
         for (size_t i = 0; i != count; ++i)
             values[i] = whole;
     }
     if (root != NULL)
         *root = whole;
-    return valid;
+    return p != NULL;
 }
 
 /* Writes a code point that is no surrogate as UTF-8; returns its length. */
@@ -499,18 +508,15 @@ bool json_array_next(const struct json_value *array, size_t *cursor, struct json
 
     if (array->type != JSON_ARRAY || *cursor >= array->raw.len)
         return false;
-    struct scan scan = {.p = array->raw.base + *cursor,
-                        .end = array->raw.base + array->raw.len,
-                        .error = &error,
-                        .base = array->raw.base};
+    const char *p = array->raw.base + *cursor, *end = array->raw.base + array->raw.len;
+    struct scan scan = {.end = end, .base = array->raw.base, .error = &error};
     /* Stands at the opening bracket at first, later behind an element. */
-    skip_blanks(&scan);
-    if (peek(&scan) != (*cursor == 0 ? '[' : ','))
+    p = skip_blanks(p, end);
+    if (peek(p, end) != (*cursor == 0 ? '[' : ','))
         return false;
-    ++scan.p;
-    skip_blanks(&scan);
-    if (!scan_value(&scan, JSON_MAX_DEPTH, element))
+    p = scan_value(&scan, skip_blanks(p + 1, end), JSON_MAX_DEPTH, element);
+    if (p == NULL)
         return false;
-    *cursor = (size_t)(scan.p - array->raw.base);
+    *cursor = (size_t)(p - array->raw.base);
     return true;
 }
