@@ -8,17 +8,19 @@
 #define ETAG_DIGITS 32
 
 /* The others belong to the exchange that they came with: its id, its date, its limits, its connection. */
-bool cache_entry_keeps(struct span name)
+const struct span *cache_entry_keeps(struct span name)
 {
+    static const struct span type = SPAN("content-type"), model = SPAN("openai-model"),
+                             version = SPAN("openai-version"), language = SPAN("content-language");
     switch (name.len) {
     case 12:
-        return span_eq(name, SPAN("content-type")) || span_eq(name, SPAN("openai-model"));
+        return span_eq(name, type) ? &type : span_eq(name, model) ? &model : NULL;
     case 14:
-        return span_eq(name, SPAN("openai-version"));
+        return span_eq(name, version) ? &version : NULL;
     case 16:
-        return span_eq(name, SPAN("content-language"));
+        return span_eq(name, language) ? &language : NULL;
     default:
-        return false;
+        return NULL;
     }
 }
 
@@ -63,17 +65,25 @@ static struct span put(char **to, struct span bytes)
 
 struct cache_entry *cache_entry_create(const struct cache_entry_parts *parts)
 {
-    /* One block: the entry, its headers, its chunks' pointers, then all strings. */
+    /* One block: the entry, its headers, its chunks' pointers, then all strings, and then, if there is one, the rest of
+     * the body, as a chunk that has the block. */
     size_t headers = 0, strings = parts->scope_name.len + parts->model.len;
     for (size_t i = 0; i < parts->header_count; i++) {
-        if (!cache_entry_keeps(parts->headers[i].name))
+        if (cache_entry_keeps(parts->headers[i].name) == NULL)
             continue;
         headers++;
-        strings += parts->headers[i].name.len + parts->headers[i].value.len;
+        strings += parts->headers[i].value.len;
     }
-    size_t fixed = sizeof(struct cache_entry) + headers * sizeof(struct cache_header) +
-                   parts->chunk_count * sizeof(struct chunk *);
-    struct cache_entry *entry = slab_alloc(fixed + strings);
+    size_t chunk_count = parts->chunk_count + (parts->rest.len != 0);
+    size_t fixed =
+        sizeof(struct cache_entry) + headers * sizeof(struct cache_header) + chunk_count * sizeof(struct chunk *);
+    struct chunk *home = NULL;
+    void *memory;
+    if (parts->rest.len != 0)
+        home = chunk_create_copy(parts->rest, fixed + strings, &memory);
+    else
+        memory = slab_alloc(fixed + strings);
+    struct cache_entry *entry = memory;
     struct cache_header *header = (struct cache_header *)(entry + 1);
     struct chunk **chunks = (struct chunk **)(header + headers);
     char *at = (char *)entry + fixed;
@@ -85,21 +95,24 @@ struct cache_entry *cache_entry_create(const struct cache_entry_parts *parts)
         .headers = header,
         .header_count = headers,
         .chunks = chunks,
-        .chunk_count = parts->chunk_count,
+        .chunk_count = chunk_count,
+        ._home = home,
         .facts = parts->facts,
         .created_us = parts->created_us,
         .expires_us = parts->expires_us,
         .birth = parts->birth,
-        .allocated = slab_allocated(fixed + strings),
+        .allocated = home == NULL ? slab_allocated(fixed + strings) : 0,
         ._refs = 1,
     };
-    for (size_t i = 0; i < parts->header_count; i++)
-        if (cache_entry_keeps(parts->headers[i].name))
-            *header++ = (struct cache_header){put(&at, parts->headers[i].name), put(&at, parts->headers[i].value)};
+    for (size_t i = 0; i < parts->header_count; i++) {
+        const struct span *name = cache_entry_keeps(parts->headers[i].name);
+        if (name != NULL)
+            *header++ = (struct cache_header){*name, put(&at, parts->headers[i].value)};
+    }
     entry->scope_name = put(&at, parts->scope_name);
     entry->model = put(&at, parts->model);
-    for (size_t i = 0; i < parts->chunk_count; i++) {
-        chunks[i] = parts->chunks[i];
+    for (size_t i = 0; i < chunk_count; i++) {
+        chunks[i] = i < parts->chunk_count ? parts->chunks[i] : home;
         entry->allocated += chunk_allocated(chunks[i]);
     }
     if (parts->etag.len != 0 && parts->etag.len < CACHE_ETAG_SIZE) {
@@ -135,9 +148,14 @@ void cache_entry_release(struct cache_entry *entry)
 {
     if (atomic_fetch_sub_explicit(&entry->_refs, 1, memory_order_acq_rel) != 1)
         return;
+    struct chunk *home = entry->_home;
     for (size_t i = 0; i < entry->chunk_count; i++)
-        chunk_release(entry->chunks[i]);
-    slab_free(entry);
+        if (entry->chunks[i] != home)
+            chunk_release(entry->chunks[i]);
+    if (home != NULL)
+        chunk_release(home); /* and with it the entry, but for a replay */
+    else
+        slab_free(entry);
 }
 
 struct stream *cache_entry_replay(const struct cache_entry *entry)

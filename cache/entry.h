@@ -36,6 +36,7 @@ struct cache_entry {
     struct span scope_name, model; /* of the question: for purges */
     struct chunk *const *chunks;
     size_t chunk_count;
+    struct chunk *_home;       /* the one in whose memory the entry is; NULL: it has its own */
     struct stream_facts facts; /* bytes, events and usage of the stream that it was */
     uint64_t
         created_us; /* clock_us(): Age counts from here; may lie before the machine's start, as a negative number */
@@ -44,7 +45,7 @@ struct cache_entry {
     size_t allocated; /* all the memory that the entry holds */
 };
 
-/* What an entry is made of; all of it but the chunks is copied. */
+/* What an entry is made of; all of it but the chunks and headers' names is copied. */
 struct cache_entry_parts {
     struct cache_key key;
     int status;
@@ -55,14 +56,15 @@ struct cache_entry_parts {
     struct span scope_name, model;
     struct chunk **chunks; /* each one's count becomes the entry's */
     size_t chunk_count;
+    struct span rest; /* of the body, behind the chunks; may be empty */
     struct stream_facts facts;
     uint64_t created_us, expires_us;
     struct cache_birth birth;
     struct span etag; /* one that is known already; empty: it is made of the body, unless that is a stream */
 };
 
-/* Whether an entry keeps a header of the answer; name in lower case. */
-bool cache_entry_keeps(struct span name);
+/* The name, for ever, of a header of the answer that an entry keeps; NULL for others. `name` is in lower case. */
+const struct span *cache_entry_keeps(struct span name);
 
 /* A new entry with one count, the caller's. Headers that are not worth keeping are left out. The chunks must be of
  * memory that crosses threads. */

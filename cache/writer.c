@@ -46,9 +46,9 @@ static struct writer *create(const struct cache_writer_settings *settings)
 {
     size_t count = 0, size = settings->scope_name.len + settings->model.len;
     for (size_t i = 0; i < settings->header_count; i++) {
-        if (!cache_entry_keeps(settings->headers[i].name))
+        if (cache_entry_keeps(settings->headers[i].name) == NULL)
             continue;
-        size += sizeof(struct cache_header) + settings->headers[i].name.len + settings->headers[i].value.len;
+        size += sizeof(struct cache_header) + settings->headers[i].value.len;
         count++;
     }
     struct writer *writer = h2o_mem_alloc(sizeof(*writer) + size);
@@ -57,9 +57,11 @@ static struct writer *create(const struct cache_writer_settings *settings)
     writer->chunks = writer->first_chunks;
     struct cache_header *header = (struct cache_header *)writer->strings, *next = header;
     char *at = (char *)(header + count);
-    for (size_t i = 0; i < settings->header_count; i++)
-        if (cache_entry_keeps(settings->headers[i].name))
-            *next++ = (struct cache_header){put(&at, settings->headers[i].name), put(&at, settings->headers[i].value)};
+    for (size_t i = 0; i < settings->header_count; i++) {
+        const struct span *name = cache_entry_keeps(settings->headers[i].name);
+        if (name != NULL)
+            *next++ = (struct cache_header){*name, put(&at, settings->headers[i].value)};
+    }
     writer->settings.header_count = count;
     writer->settings.headers = header;
     writer->settings.scope_name = put(&at, settings->scope_name);
@@ -130,27 +132,28 @@ static void collect(struct writer *writer, struct span bytes)
 
 /* ---- the end ---- */
 
+static struct span last_block(const struct writer *writer)
+{
+    return (struct span){writer->block, writer->block_len};
+}
+
 /* Whether a plain answer is one whole JSON document that is no error. */
 static enum cache_outcome judge_json(struct writer *writer)
 {
     static const struct span names[] = {SPAN("error")};
     struct json_value error;
     struct json_error problem;
-    size_t total = 0, count = writer->chunk_count;
-    for (size_t i = 0; i < count; i++)
-        total += chunk_bytes(writer->chunks[i]).len;
-    if (total == 0)
-        return CACHE_UNCLEAR;
-    struct span text = chunk_bytes(writer->chunks[0]);
+    struct span text = last_block(writer);
     char *copy = NULL;
-    if (count > 1) {
-        copy = h2o_mem_alloc(total);
-        text = (struct span){copy, 0};
-        for (size_t i = 0; i < count; i++) {
-            struct span bytes = chunk_bytes(writer->chunks[i]);
-            memcpy(copy + text.len, bytes.base, bytes.len);
-            text.len += bytes.len;
-        }
+    if (writer->chunk_count != 0) {
+        size_t total = text.len;
+        for (size_t i = 0; i < writer->chunk_count; i++)
+            total += chunk_bytes(writer->chunks[i]).len;
+        char *at = copy = h2o_mem_alloc(total);
+        for (size_t i = 0; i < writer->chunk_count; i++)
+            put(&at, chunk_bytes(writer->chunks[i]));
+        put(&at, text);
+        text = (struct span){copy, total};
     }
     bool valid = json_scan(text, names, 1, &error, NULL, &problem);
     free(copy);
@@ -191,6 +194,7 @@ static bool store(struct writer *writer)
         .model = settings->model,
         .chunks = writer->chunks,
         .chunk_count = writer->chunk_count,
+        .rest = last_block(writer), /* copied to where there is just enough room, away from malloc's other blocks */
         .facts = *stream_facts(stream),
         .created_us = settings->created_us != 0 ? settings->created_us : now,
         .birth = settings->birth,
@@ -237,11 +241,8 @@ static void on_data(struct stream_subscriber *subscriber)
         stream_ready(subscriber);
         return;
     }
-    /* Copied to where there is just enough room: cutting blocks down would leave holes all over the heap. */
-    if (writer->block_len != 0 && writer->block_len == writer->block_cap)
+    if (writer->block_len == BLOCK_SIZE)
         seal_block(writer);
-    else if (writer->block_len != 0)
-        add_chunk(writer, chunk_create_copy((struct span){writer->block, writer->block_len}));
     enum cache_outcome outcome = judge(writer);
     if (outcome == CACHE_STORED && !store(writer))
         outcome = CACHE_TOO_LARGE;

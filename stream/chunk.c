@@ -60,16 +60,16 @@ struct chunk *chunk_create_block(size_t cap)
     return chunk;
 }
 
-struct chunk *chunk_create_copy(struct span bytes)
+struct chunk *chunk_create_copy(struct span bytes, size_t room, void **at)
 {
-    size_t size = sizeof(struct chunk) + bytes.len;
+    size_t size = sizeof(struct chunk) + room + bytes.len;
     struct chunk *chunk = slab_alloc(size);
-    *chunk = (struct chunk){._refs = 1,
-                            ._bytes = {(const char *)(chunk + 1), bytes.len},
-                            ._cap = slab_allocated(size) - sizeof(*chunk),
-                            ._parent = chunk};
+    char *copy = (char *)(chunk + 1) + room;
+    *at = chunk + 1;
+    *chunk = (struct chunk){
+        ._refs = 1, ._bytes = {copy, bytes.len}, ._cap = slab_allocated(size) - sizeof(*chunk), ._parent = chunk};
     if (bytes.len != 0)
-        memcpy(chunk + 1, bytes.base, bytes.len);
+        memcpy(copy, bytes.base, bytes.len);
     return chunk;
 }
 

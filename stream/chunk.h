@@ -19,7 +19,7 @@ struct chunk {
     h2o_buffer_t *_buffer; /* a producer's buffer, belonging to this thread; NULL: `_bytes.base` is malloc'ed, but see
                               `_parent` */
     struct chunk *_parent; /* the counted chunk whose bytes these are; NULL: they are its own; itself: they
-                              stand right behind this head, in one block of slab_alloc */
+                              stand behind this head, in one block of slab_alloc */
 };
 
 /* A piece of a stream for a subscriber to read; valid until consumed, or longer with chunk_retain. */
@@ -35,8 +35,9 @@ struct chunk *chunk_create(void);
 struct chunk *chunk_create_block(size_t cap);
 
 /* A counted chunk that holds a copy of the bytes in one piece of memory with its head, apart from what malloc gives:
- * for what is kept for long. */
-struct chunk *chunk_create_copy(struct span bytes);
+ * for what is kept for long. Between the two are `room` more bytes, at *at, aligned to 8: the caller's for as long as
+ * its count. */
+struct chunk *chunk_create_copy(struct span bytes, size_t room, void **at);
 
 /* A counted chunk of `len` bytes at `memory`, of which malloc gave `cap`, and which it takes over. */
 struct chunk *chunk_adopt(char *memory, size_t len, size_t cap);

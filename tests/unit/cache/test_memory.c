@@ -120,6 +120,37 @@ START_TEST(a_plain_answer_has_a_strong_tag_of_its_bytes)
 }
 END_TEST
 
+/* Bytes behind the chunks are copied into the entry's own memory, which a replay keeps. */
+START_TEST(a_replay_outlives_its_entry)
+{
+    for (size_t chunk_count = 0; chunk_count < 2; chunk_count++) {
+        char rest[] = "the rest";
+        struct chunk *chunks[] = {chunk_count != 0 ? chunk_adopt(strdup("first, "), 7, 8) : NULL};
+        struct cache_entry_parts parts = {.key = key_of(1),
+                                          .status = 200,
+                                          .model = SPAN("llama"),
+                                          .chunks = chunks,
+                                          .chunk_count = chunk_count,
+                                          .rest = {rest, 8}};
+        struct cache_entry *entry = cache_entry_create(&parts);
+        memset(rest, 'x', sizeof(rest));
+        ck_assert_uint_eq(entry->chunk_count, chunk_count + 1);
+        ck_assert_uint_ge(entry->allocated, sizeof(*entry) + 8 + 5);
+        ck_assert(span_eq(entry->model, SPAN("llama")));
+        struct stream *replay = cache_entry_replay(entry);
+        struct stream_subscriber reader = {.on_data = NULL};
+        ck_assert(stream_subscribe(replay, &reader, 0));
+        stream_release(replay);
+        cache_entry_release(entry);
+        struct slice slices[3];
+        ck_assert_uint_eq(stream_peek(&reader, slices, 3), chunk_count + 1);
+        ck_assert(chunk_count == 0 || span_eq(slices[0].bytes, SPAN("first, ")));
+        ck_assert(span_eq(slices[chunk_count].bytes, SPAN("the rest")));
+        stream_unsubscribe(&reader);
+    }
+}
+END_TEST
+
 START_TEST(time_runs_out)
 {
     open_store(1 << 20, 0);
@@ -426,6 +457,7 @@ int main(void)
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, an_entry_keeps_what_it_was_given);
     tcase_add_test(tests, a_plain_answer_has_a_strong_tag_of_its_bytes);
+    tcase_add_test(tests, a_replay_outlives_its_entry);
     tcase_add_test(tests, time_runs_out);
     tcase_add_test(tests, a_second_answer_replaces_the_first);
     tcase_add_test(tests, purges_take_what_matches);
