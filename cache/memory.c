@@ -98,12 +98,15 @@ static void take_out(struct shard *shard, size_t slot, struct cache_entry **gone
     *gone = entry;
 }
 
+/* Writes the three so that cache_memory_prefetch may read each of them without the lock. */
 static void make_slots(struct shard *shard, size_t count)
 {
-    shard->slot_count = count;
-    shard->slots = h2o_mem_alloc(count * sizeof(*shard->slots));
-    shard->tags = h2o_mem_alloc(count * sizeof(*shard->tags));
-    memset(shard->tags, 0, count * sizeof(*shard->tags));
+    struct cache_entry **slots = h2o_mem_alloc(count * sizeof(*slots));
+    uint32_t *tags = h2o_mem_alloc(count * sizeof(*tags));
+    memset(tags, 0, count * sizeof(*tags));
+    __atomic_store_n(&shard->slot_count, count, __ATOMIC_RELAXED);
+    __atomic_store_n(&shard->slots, slots, __ATOMIC_RELAXED);
+    __atomic_store_n(&shard->tags, tags, __ATOMIC_RELAXED);
 }
 
 static void grow_slots(struct shard *shard)
@@ -213,6 +216,15 @@ void cache_memory_destroy(struct cache_memory *memory)
 size_t cache_memory_max_entry(const struct cache_memory *memory)
 {
     return memory->max_entry;
+}
+
+void cache_memory_prefetch(struct cache_memory *memory, const struct cache_key *key)
+{
+    /* Slots may move at any time: a prefetch from a wrong place does nothing. */
+    const struct shard *shard = shard_of(memory, key);
+    size_t at = tag_of(key) & (__atomic_load_n(&shard->slot_count, __ATOMIC_RELAXED) - 1);
+    __builtin_prefetch(__atomic_load_n(&shard->tags, __ATOMIC_RELAXED) + at, 1);
+    __builtin_prefetch(__atomic_load_n(&shard->slots, __ATOMIC_RELAXED) + at, 1);
 }
 
 struct cache_entry *cache_memory_lookup(struct cache_memory *memory, const struct cache_key *key, uint64_t now_us)

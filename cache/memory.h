@@ -36,6 +36,10 @@ void cache_memory_destroy(struct cache_memory *memory);
 /* The largest entry that is stored. */
 size_t cache_memory_max_entry(const struct cache_memory *memory);
 
+/* Says that an entry with this key is about to be inserted: the processor fetches what that will touch while the caller
+ * does something else. */
+void cache_memory_prefetch(struct cache_memory *memory, const struct cache_key *key);
+
 /* The entry with this key, counted for the caller, who releases it; NULL if there is none that has not expired. The
  * entry becomes the most recently used. */
 struct cache_entry *cache_memory_lookup(struct cache_memory *memory, const struct cache_key *key, uint64_t now_us);

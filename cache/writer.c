@@ -241,6 +241,7 @@ static void on_data(struct stream_subscriber *subscriber)
         stream_ready(subscriber);
         return;
     }
+    cache_memory_prefetch(writer->settings.memory, &writer->settings.key); /* while the answer is judged */
     if (writer->block_len == BLOCK_SIZE)
         seal_block(writer);
     enum cache_outcome outcome = judge(writer);
