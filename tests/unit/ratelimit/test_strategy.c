@@ -300,15 +300,15 @@ START_TEST(the_newest_that_was_refunded_holds_up_nobody)
     struct strategy_numbers numbers;
     uint64_t now = 1000 * MINUTE, retry, first, last;
 
-    open_limiter(&l, LIMIT_MOVING_WINDOW, 2, MINUTE);
-    ck_assert(hit(&l, now, 1, &retry, &first) && hit(&l, now + 10000000, 1, &retry, &last));
+    open_limiter(&l, LIMIT_MOVING_WINDOW, 3, MINUTE);
+    ck_assert(hit(&l, now, 2, &retry, &first) && hit(&l, now + 10000000, 1, &retry, &last));
     strategy_look(l.strategy, &l.state, &l.limit, now + 10000000, &numbers);
     ck_assert_uint_eq(numbers.full_us, now + 10000000 + MINUTE);
     strategy_adjust(l.strategy, &l.state, &l.limit, now + 20000000, last, -1);
     strategy_look(l.strategy, &l.state, &l.limit, now + 20000000, &numbers);
     ck_assert_uint_eq(numbers.remaining, 1);
     ck_assert_uint_eq(numbers.full_us, now + MINUTE);
-    ck_assert(!hit(&l, now + 20000000, 2, &retry, &last));
+    ck_assert(!hit(&l, now + 20000000, 3, &retry, &last));
     ck_assert_uint_eq(retry, now + MINUTE);
     ck_assert(strategy_idle(l.strategy, &l.state, MINUTE, now + MINUTE));
     close_limiter(&l);
