@@ -33,8 +33,8 @@ def test_a_window_that_opens_after_the_cut_off_gets_nothing_of_others(t):
         for stream in stalled:
             client.post(stream, CHAT, BODY, FLOOD)
         # The live stream has to be read meanwhile, or it would stall as well.
-        client.read_until(lambda: fake.stats()["aborts"] >= len(stalled), "the backend to be let go")
-        assert not client.closed and 1 in client.data
+        client.read_until(lambda: fake.stats()["aborts"] >= len(stalled) and 1 in client.data, "the backend to be let go")
+        assert not client.closed
         others = []
         for _ in range(20):
             wire = weir.connect()
