@@ -284,7 +284,7 @@ START_TEST(a_blocked_reader_costs_lines_not_time)
     log_start(LOG_INFO, LOG_TEXT, fds[1]);
     uint64_t dropped = fill();
     ck_assert_uint_gt(dropped, 1000);
-    size_t len = 0, told = 0, lines = 0;
+    size_t len = 0, told = 0, lines = 0, wrong = 0;
     char *notice = NULL;
     while (notice == NULL || lines + told < 40000) {
         ssize_t got = read(fds[0], text + len, sizeof(text) - 1 - len);
@@ -299,10 +299,11 @@ START_TEST(a_blocked_reader_costs_lines_not_time)
                 notice = at;
                 told += strtoul(at + 43, NULL, 10);
             } else {
-                ck_assert_int_eq(strncmp(at + 12, " INFO  line ", 12), 0);
+                wrong += strncmp(at + 12, " INFO  line ", 12) != 0; /* an assertion would be a system call each */
                 lines++;
             }
         }
+        ck_assert_uint_eq(wrong, 0);
     }
     ck_assert_uint_eq(told, dropped);
     ck_assert_uint_eq(lines + told, 40000);
