@@ -49,6 +49,14 @@ START_TEST(numbers)
     strbuf_putc(&buf, ' ');
     strbuf_i64(&buf, INT64_MAX);
     ck_assert_str_eq(buf.base, "0 18446744073709551615 -9223372036854775808 -1 9223372036854775807");
+    char text[24];
+    for (uint64_t power = 1, i = 0; i < 20; power *= 10, i++)
+        for (uint64_t value = power - 1; value != power + 2; value++) {
+            strbuf_reset(&buf);
+            strbuf_u64(&buf, value);
+            snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+            ck_assert_str_eq(buf.base, text);
+        }
 }
 END_TEST
 
