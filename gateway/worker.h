@@ -77,7 +77,7 @@ struct worker {
     struct redis_purge_watch *purge_watch;   /* of the whole process; NULL on other workers */
     struct redis_store *limits;              /* those in Redis; NULL: there is none, or nothing to limit */
     struct limit_clients limit_clients;
-    uint64_t completion_average;             /* tokens of an answer, for requests that do not say how many they want */
+    uint64_t completion_average; /* tokens of an answer, for requests that do not say how many they want */
     h2o_multithread_receiver_t mailbox;
     pthread_mutex_t lock; /* guards `ended`: orders may come while the thread ends */
     bool ended;
