@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#define PAGE ((uintptr_t)4096)
 #define LINE ((size_t)64)
 #define SLAB_SIZE ((size_t)65536)
 #define FINE_MAX ((size_t)1024) /* up to here sizes are multiples of a line, */
@@ -93,15 +94,24 @@ static bool is_sparse(void)
     return atomic_load_explicit(&in_slabs, memory_order_relaxed) > used + used / 4 + SPARE;
 }
 
-/* Has the kernel give all pages of a slab at once: one by one, as they are touched, they take longer. malloc would grow
- * its heap by each slab, which takes as long again. */
+/* Has the kernel give all pages of a slab at once: one by one, as they are touched, they take four times as long. */
+static void populate(struct slab *slab)
+{
+#ifdef MADV_POPULATE_WRITE
+    uintptr_t first = ((uintptr_t)slab + PAGE - 1) & ~(PAGE - 1), end = ((uintptr_t)slab + SLAB_SIZE) & ~(PAGE - 1);
+    madvise((void *)first, end - first, MADV_POPULATE_WRITE); /* older kernels know no such advice */
+#else
+    (void)slab;
+#endif
+}
+
 static struct slab *make_slab(unsigned index, size_t slot)
 {
-    /* Of a size's first slab it may be that only a few slots are ever used. */
-    int populate = sizes[index].slabs++ != 0 ? MAP_POPULATE : 0;
-    struct slab *slab = mmap(NULL, SLAB_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | populate, -1, 0);
-    if (slab == MAP_FAILED)
+    struct slab *slab = malloc(SLAB_SIZE);
+    if (slab == NULL)
         abort();
+    if (sizes[index].slabs++ != 0) /* of a size's first slab it may be that only a few slots are ever used */
+        populate(slab);
     uintptr_t first = ((uintptr_t)(slab + 1) + sizeof(void *) + LINE - 1) & ~(uintptr_t)(LINE - 1);
     size_t room = (uintptr_t)slab + SLAB_SIZE + sizeof(void *) - first; /* the last slot's end belongs to nobody */
     *slab =
@@ -171,10 +181,9 @@ void slab_free(void *block)
         empty = slab;
     }
     pthread_mutex_unlock(&size->lock);
-    if (empty != NULL) {
+    if (empty != NULL)
         atomic_fetch_sub_explicit(&in_slabs, SLAB_SIZE, memory_order_relaxed);
-        munmap(empty, SLAB_SIZE);
-    }
+    free(empty);
 }
 
 size_t slab_allocated(size_t size)
