@@ -65,7 +65,7 @@ RULE uint64_t sync_clock(struct strategy_state *state, uint64_t now_us)
 RULE uint64_t advance(enum limit_strategy strategy, struct strategy_state *state, const struct limit *limit,
                       uint64_t now_us)
 {
-    uint64_t last = state->_last_us, t = sync_clock(state, now_us), window = limit->window_us;
+    uint64_t t = sync_clock(state, now_us), window = limit->window_us;
 
     switch (strategy) {
     case LIMIT_FIXED_WINDOW:
@@ -73,8 +73,6 @@ RULE uint64_t advance(enum limit_strategy strategy, struct strategy_state *state
             state->_count = 0;
         break;
     case LIMIT_MOVING_WINDOW:
-        if (t != last && limit->amount <= STRATEGY_EXACT_MAX) /* else times in the log may be ahead of it */
-            strategy_log_pass(&state->log);
         if (strategy_log_sum(&state->log) != 0 && (int64_t)(t - window - state->log.oldest_us) >= 0)
             strategy_log_expire(&state->log, t, window);
         break;
@@ -113,7 +111,7 @@ static uint64_t moving_fits_at(const struct strategy_state *state, const struct 
         return state->log.oldest_us + limit->window_us;
     if (most == 0) /* the newest that counts, without adding up all before it */
         return strategy_log_newest_us(&state->log) + limit->window_us;
-    for (uint32_t i = 0; count > most; i++) {
+    for (uint32_t i = 0; count > most && i < strategy_log_count(&state->log); i++) {
         struct strategy_log_entry entry = strategy_log_at(&state->log, i);
         count -= entry.cost;
         at = entry.at_us + limit->window_us;

@@ -188,7 +188,6 @@ void strategy_log_move(struct strategy_log *log, void *slots, size_t bytes)
         halve(log);
     log->oldest_us = from.oldest_us;
     log->_sum = from._sum;
-    log->_ring |= from._ring & STRATEGY_LOG_LATE;
     set_count(log, count);
     if (first > count)
         first = count;
@@ -223,8 +222,7 @@ void strategy_log_push(struct strategy_log *log, uint64_t at_us, uint64_t cost, 
         most = STRATEGY_LOG_MAX - 1;
     if (count == 0) {
         log->oldest_us = at_us;
-    } else if (((log->_ring & STRATEGY_LOG_LATE) != 0 || is_before(at_us, log->oldest_us)) &&
-               !is_before(strategy_log_newest_us(log), at_us)) {
+    } else if (!is_before(strategy_log_newest_us(log), at_us)) {
         struct strategy_log_entry newest = strategy_log_at(log, count - 1);
         newest.cost += cost;
         set(log, count - 1, newest);
@@ -239,7 +237,6 @@ void strategy_log_push(struct strategy_log *log, uint64_t at_us, uint64_t cost, 
     set_count(log, count + 1);
     set_span(log, at_us - log->oldest_us);
     log->_sum += cost;
-    log->_ring |= STRATEGY_LOG_LATE;
 }
 
 /* The index of the oldest entry that is not before a time; the count if there is none. */

@@ -34,7 +34,7 @@ struct strategy_log {
     uint64_t _sum;
     /* 42 bits: the slots' address in units of STRATEGY_LOG_BYTES_MIN (addresses have 48 bits); 2: the count's upper
      * bits; 14: the head; 4: the number of slots is 2 to the power of it; 1: slots of two words, for sums of 2^20 and
-     * more and for windows above 2^43 microseconds; 1: the next push may not be later than the newest entry. */
+     * more and for windows above 2^43 microseconds. */
     uint64_t _ring;
 };
 
@@ -45,7 +45,6 @@ struct strategy_log {
 #define STRATEGY_LOG_HEAD_AT 44
 #define STRATEGY_LOG_CAP_AT 58
 #define STRATEGY_LOG_WIDE (UINT64_C(1) << 62)
-#define STRATEGY_LOG_LATE (UINT64_C(1) << 63)
 
 static inline bool strategy_log_wide(const struct strategy_log *log)
 {
@@ -134,12 +133,6 @@ static inline uint64_t strategy_log_newest_us(const struct strategy_log *log)
     if (strategy_log_knows_span(log))
         return log->oldest_us + (uint32_t)(log->_sum >> STRATEGY_LOG_SPAN_AT);
     return strategy_log_at(log, strategy_log_count(log) - 1).at_us;
-}
-
-/* Says that the next push is later than all before, so that it need not fetch the newest to find out. */
-static inline void strategy_log_pass(struct strategy_log *log)
-{
-    log->_ring &= ~STRATEGY_LOG_LATE;
 }
 
 /* Takes out the entries that are `window_us` old at `t`, or older. */

@@ -315,6 +315,70 @@ START_TEST(the_newest_that_was_refunded_holds_up_nobody)
 }
 END_TEST
 
+/* With amounts above STRATEGY_EXACT_MAX times are rounded up, so the newest may be ahead of what comes when the amount
+ * has become less, as a replica's part does. */
+START_TEST(a_log_keeps_its_order_when_the_amount_changes)
+{
+    static const uint64_t windows[] = {MINUTE, 60 * MINUTE, UINT64_C(1) << 32, 24 * 60 * MINUTE, UINT64_C(1) << 43};
+    uint64_t tickets[64], costs[64], retry;
+
+    for (int run = 0; run < 200; run++) {
+        struct limiter l;
+        uint64_t whole = STRATEGY_EXACT_MAX + 1 + random_below(60000), window = windows[run % 5],
+                 now = random_below(window);
+        uint64_t step = window / STRATEGY_EXACT_MAX;
+        size_t kept = 0;
+        open_limiter(&l, LIMIT_MOVING_WINDOW, whole, window);
+        for (int i = 0; i < 400; i++) {
+            if (random_below(8) == 0)
+                l.limit.amount = whole / (1 + random_below(5));
+            now += random_below(4) != 0 ? random_below(step / 2 + 2)
+                                        : random_below(random_below(30) == 0 ? window : step * 4);
+            uint64_t cost = 1 + random_below(random_below(10) == 0 ? 9000 : 300);
+            size_t which = kept != 0 ? random_below(kept) : 0;
+            if (random_below(3) == 0 && kept != 0) {
+                strategy_adjust(l.strategy, &l.state, &l.limit, now, tickets[which],
+                                random_below(2) == 0 ? 5 : -(int64_t)costs[which]);
+                tickets[which] = tickets[--kept];
+                costs[which] = costs[kept];
+            } else if (hit(&l, now, cost, &retry, &tickets[kept < 64 ? kept : which])) {
+                costs[kept < 64 ? kept : which] = cost;
+                kept += kept < 64;
+            }
+            uint64_t sum = 0, last = l.state.log.oldest_us;
+            for (uint32_t at = 0; at < strategy_log_count(&l.state.log); at++) {
+                struct strategy_log_entry entry = strategy_log_at(&l.state.log, at);
+                ck_assert((int64_t)(entry.at_us - last) >= 0);
+                last = entry.at_us;
+                sum += entry.cost;
+            }
+            ck_assert_uint_eq(sum, strategy_log_sum(&l.state.log));
+            ck_assert(sum == 0 || last == strategy_log_newest_us(&l.state.log));
+        }
+        close_limiter(&l);
+    }
+}
+END_TEST
+
+START_TEST(a_refusal_ends_after_the_amount_has_become_less)
+{
+    struct limiter l;
+    uint64_t day = 24 * 60 * MINUTE, step = day / STRATEGY_EXACT_MAX, now = 1000 * step + 100, retry, first, ticket;
+
+    open_limiter(&l, LIMIT_MOVING_WINDOW, 20000, day);
+    ck_assert(hit(&l, now, 200, &retry, &first));
+    ck_assert(hit(&l, now + 6000000, 300, &retry, &ticket));
+    l.limit.amount = 10000;
+    ck_assert(hit(&l, now + 8000000, 100, &retry, &ticket));
+    strategy_adjust(l.strategy, &l.state, &l.limit, now + 9000000, first, -200);
+    ck_assert(hit(&l, now + 12000000, 200, &retry, &ticket));
+    ck_assert(!hit(&l, now + 13000000, 9950, &retry, &ticket));
+    /* 600 are used; all but 50 of them must have gone. */
+    ck_assert_uint_eq(retry, now + 12000000 + day);
+    close_limiter(&l);
+}
+END_TEST
+
 START_TEST(idle_means_that_nothing_is_lost)
 {
     for (int strategy = 0; strategy < 3; strategy++) {
@@ -406,6 +470,8 @@ int main(void)
     tcase_add_test(tc, a_log_that_grew_to_be_widened_goes_on_if_it_need_not);
     tcase_add_test(tc, every_refund_gives_all_back);
     tcase_add_test(tc, the_newest_that_was_refunded_holds_up_nobody);
+    tcase_add_test(tc, a_log_keeps_its_order_when_the_amount_changes);
+    tcase_add_test(tc, a_refusal_ends_after_the_amount_has_become_less);
     tcase_add_test(tc, idle_means_that_nothing_is_lost);
     tcase_add_test(tc, clocks_that_jump_neither_free_nor_freeze);
     tcase_add_test(tc, any_numbers_are_safe);
