@@ -63,7 +63,7 @@ enum http_direct_result http_direct_send(struct http_call *http, const struct sl
         at = mempcpy(at, slices[i].bytes.base, slices[i].bytes.len);
     at = mempcpy(at, "\r\n", LINE_END);
     if (sock->ssl != NULL) {
-        /* libh2o has encrypted all of it, or given the connection up, when it returns. */
+        /* libh2o has encrypted all of it when it returns, or cannot: then the connection is of no more use. */
         h2o_iovec_t whole = h2o_iovec_init(piece, (size_t)(at - piece));
         req->bytes_sent += length;
         give_to_libh2o(req, &whole, 1);

@@ -113,6 +113,14 @@ def on_a_port(start, attempts=5):
     return None
 
 
+def end_gateway(popen):
+    """Ends a gateway that the scenario started by itself, if it has not ended. How it ended is for the scenario to say, unless it was
+    by a signal of its own or a sanitizer."""
+    popen.kill()
+    if popen.wait() not in (0, 1, 2, -signal.SIGKILL):
+        raise Defect(f"it ended with {popen.returncode}")
+
+
 class Process:
     def __init__(self, scenario, name, argv, env=None, prefix=()):
         self.name, self.scenario = name, scenario
@@ -139,6 +147,8 @@ class Process:
     def give_up_if_taken(self, log):
         """Raises PortTaken if it has ended and its log says that this is why."""
         if not self.alive() and re.search(r"(?i)address already in use|the port is in use", log):
+            if TROUBLE.search(log) or self.popen.returncode < 0:
+                raise Defect(f"{self.name} ended with {self.popen.returncode}: {log[-2000:]}")
             self.kill()
             self.scenario.processes.remove(self)
             raise PortTaken(log[-500:])

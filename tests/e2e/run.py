@@ -153,7 +153,7 @@ def run_again(wavered, counts):
             print(f"ok   {job['title']} (at the second attempt; the first is above)", flush=True)
         else:
             counts["failed"] += 1
-            say("FAIL", job, " - at the second attempt too; the first is above")
+            say("FAIL", job, f" - {verdict if verdict == 'skipped' else 'failed'} at the second attempt; the first is above")
             show(text)
 
     run_all(wavered, 1, ended)

@@ -1,7 +1,7 @@
 """What an operator sees: ids, log lines, metrics, health; and whose address is believed."""
 import re
 
-from harness import KEY, Wire, chat, free_port, smoke, wait_until
+from harness import KEY, Wire, chat, end_gateway, free_port, smoke, wait_until
 
 CHAT = "/v1/chat/completions"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -240,7 +240,6 @@ def test_a_blocked_log_pipe_stalls_nothing(t):
         weir.terminate()
         assert weir.wait(20 * Options.slow) == 0
     finally:
-        weir.kill()
-        weir.wait()
+        end_gateway(weir)
         os.close(read_end)
         os.close(write_end)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 
-from harness import KEY, Options, Wire, chat, free_port, smoke, wait_until
+from harness import KEY, Options, Wire, chat, end_gateway, free_port, smoke, wait_until
 from test_upgrade import Successors
 
 
@@ -295,8 +295,7 @@ def test_a_full_disk_costs_log_lines_only(t):
         weir.send_signal(signal.SIGTERM)
         assert weir.wait(20 * Options.slow) == 0
     finally:
-        weir.kill()
-        weir.wait()
+        end_gateway(weir)
 
 
 def test_init_on_a_full_disk_leaves_no_half_file(t):
