@@ -1,59 +1,23 @@
-#include "gateway/connection.h"
 #include "base/clock.h"
 #include "gateway/address.h"
-#include "gateway/http2_guard.h"
+#include "gateway/connection_own.h"
 #include "gateway/input.h"
 #include "gateway/large_buffer.h"
 #include "gateway/security.h"
-#include "gateway/worker.h"
-#include <errno.h>
 #include <h2o/http1.h>
 #include <h2o/http2.h>
-#include <linux/tcp.h>
 #include <openssl/crypto.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #define HANDSHAKE_US 10000000 /* or request_timeout, if that is shorter */
 #define HANDSHAKES_AT_ONCE 4  /* each may take a millisecond */
 #define REQUESTS_AT_ONCE 16   /* of one connection, before others have their turn */
-#define SWEEP_US 100000
-#define TRIM_EVERY 10      /* sweeps */
-#define CLOSING_US 5000000 /* for a client that does not take its GOAWAY */
+#define CLOSING_US 5000000    /* for a client that does not take its GOAWAY */
 /* libh2o cuts the first 200 KiB of a TLS connection into records of 1,400 bytes, for browsers that show what has come.
  * An event is a record anyway, a plain answer nothing before its end: they would only cost more. */
 #define SMALL_RECORDS_UNTIL ((size_t)200 * 1024)
 
 static const char preface[] = "PRI * HTTP/2"; /* RFC 9113 §3.4 */
-
-struct connection {
-    h2o_linklist_t link;
-    h2o_linklist_t handshake_link;
-    struct worker *worker;
-    h2o_socket_t *sock;
-    h2o_accept_ctx_t *accept_ctx;
-    struct connection_watch *watch;
-    struct http2_guard *guard; /* of HTTP/2 only */
-    struct deadline timer;     /* until the protocol is known, and again while it is closed for flooding */
-    struct in6_addr peer;      /* as mapped IPv6; unspecified if it is a unix socket's or a trusted proxy's */
-    struct timeval connected_at;
-    h2o_socket_cb on_read;  /* libh2o's, of HTTP/1 */
-    h2o_socket_cb refused;  /* who read when its upload was refused; NULL: it was not */
-    size_t held;            /* bytes of unfinished requests, when last looked at */
-    uint64_t held_since_us; /* 0: nothing is held */
-    uint64_t acknowledged;  /* bytes that a client with no request had taken, */
-    uint64_t stuck_us;      /* since when it has taken no more; 0: it is not being written to */
-    uint64_t round;         /* of the loop, of which `in_round` speaks */
-    unsigned in_round;      /* requests */
-    unsigned requests;      /* in flight */
-    unsigned stalled;       /* of these */
-    bool http2;
-    bool served;     /* a request has come on it */
-    bool registered; /* in the epoll set */
-    bool admin;      /* accepted at admin's own address */
-    struct call_known_key known_key;
-};
 
 /* In the order in which they fire. */
 static void on_first_bytes(h2o_socket_t *sock, const char *err);
@@ -62,9 +26,6 @@ static void on_handshake_turn(struct deadline *deadline);
 static void on_handshake(h2o_socket_t *sock, const char *err);
 static void on_late(struct deadline *deadline);
 static void on_input(h2o_socket_t *sock, const char *err);
-static void on_readable(h2o_socket_t *sock, const char *err);
-static void on_watch(h2o_socket_t *sock, const char *err);
-static void on_sweep(struct deadline *deadline);
 static void on_close(void *ctx);
 
 /* ---- who may connect ---- */
@@ -110,7 +71,7 @@ void connection_accept(struct worker *worker, h2o_socket_t *sock, h2o_accept_ctx
         (struct connection){.worker = worker, .sock = sock, .accept_ctx = accept_ctx, .peer = peer, .admin = admin};
     h2o_linklist_insert(&worker->connections.reading, &connection->link);
     if (worker->connections.count++ == 0)
-        deadline_arm(&worker->deadlines, &worker->connections.sweep, clock_us() + SWEEP_US);
+        deadline_arm(&worker->deadlines, &worker->connections.sweep, clock_us() + CONNECTION_SWEEP_US);
     metric_add(worker->telemetry.connections, 1);
     sock->on_close.cb = on_close;
     sock->on_close.data = connection;
@@ -141,7 +102,7 @@ static void move(struct connection *connection, h2o_linklist_t *list)
 
 /* libh2o's reader is ours to call: bytes come in as input.h has it. It is put in its place again and again, whenever a
  * request ends, so what was changed within a turn of the loop is looked at when that is over. */
-static void read_again(struct worker *worker)
+void connections_read_again(struct worker *worker)
 {
     h2o_linklist_t *changed = &worker->connections.changed;
     while (!h2o_linklist_is_empty(changed)) {
@@ -171,6 +132,12 @@ static void on_input(h2o_socket_t *sock, const char *err)
     move(connection, &worker->connections.changed);
     h2o_socket_dont_read(sock, 0);
     connection->on_read(sock, err);
+}
+
+h2o_socket_cb connection_reader(const struct connection *connection)
+{
+    h2o_socket_cb reader = connection->sock->_cb.read;
+    return reader == on_input ? connection->on_read : reader;
 }
 
 /* The connection may be gone when it returns. */
@@ -307,67 +274,6 @@ bool connection_is_admin(const struct connection *connection)
     return connection->admin;
 }
 
-/* Tells the watcher that the client has left. */
-static void tell_gone(struct connection *connection)
-{
-    struct connection_watch *watch = connection->watch;
-    connection->watch = NULL;
-    if (watch != NULL)
-        watch->on_gone(watch);
-}
-
-void connection_watch(struct connection *connection, struct connection_watch *watch)
-{
-    connection->watch = watch;
-    if (watch == NULL) {
-        h2o_socket_dont_read(connection->sock, 0);
-        if (connection->sock->_cb.read == on_readable)
-            h2o_socket_read_stop(connection->sock);
-        return;
-    }
-    if (connection->registered) {
-        /* Its edge may have come while nobody watched: asking again tells of it again. */
-        struct epoll_event event = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = connection};
-        epoll_ctl(connection->worker->connections.epoll, EPOLL_CTL_MOD, h2o_socket_get_fd(connection->sock), &event);
-        return;
-    }
-    /* libh2o has just stopped reading. Going on, without really reading, tells when the client closes, and saves taking
-     * the descriptor off the loop and putting it on again, two system calls for each request. */
-    h2o_socket_dont_read(connection->sock, 1);
-    h2o_socket_read_start(connection->sock, on_readable);
-}
-
-static void on_readable(h2o_socket_t *sock, const char *err)
-{
-    struct connection *connection = sock->on_close.data;
-    char byte;
-    (void)err;
-    ssize_t n = recv(h2o_socket_get_fd(sock), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (n == -1 && (errno == EAGAIN || errno == EINTR))
-        return;
-    h2o_socket_read_stop(sock);
-    if (n <= 0) {
-        tell_gone(connection);
-        return;
-    }
-    /* The next request has come already, or TLS's farewell. Its bytes stay where they are; an epoll set of its own
-     * tells, behind them, of the end. */
-    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = connection};
-    if (epoll_ctl(connection->worker->connections.epoll, EPOLL_CTL_ADD, h2o_socket_get_fd(sock), &event) == 0)
-        connection->registered = true;
-}
-
-static void on_watch(h2o_socket_t *sock, const char *err)
-{
-    struct worker *worker = sock->data;
-    (void)err;
-    /* One at a time: what on_gone does may close other connections that have events waiting. */
-    struct epoll_event event;
-    while (epoll_wait(worker->connections.epoll, &event, 1, 0) == 1) {
-        tell_gone(event.data.ptr);
-    }
-}
-
 bool connections_init(struct worker *worker)
 {
     struct connections *connections = &worker->connections;
@@ -376,19 +282,8 @@ bool connections_init(struct worker *worker)
     h2o_linklist_init_anchor(&connections->answering);
     h2o_linklist_init_anchor(&connections->handshakes);
     connections->handshake_turn.cb = on_handshake_turn;
-    connections->sweep.cb = on_sweep;
-    connections->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (connections->epoll == -1)
-        return false;
-    connections->epoll_sock = h2o_evloop_socket_create(worker->ctx.loop, connections->epoll, H2O_SOCKET_FLAG_DONT_READ);
-    connections->epoll_sock->data = worker;
-    h2o_socket_read_start(connections->epoll_sock, on_watch);
-    return true;
-}
-
-void connections_dispose(struct worker *worker)
-{
-    h2o_socket_close(worker->connections.epoll_sock);
+    connections->sweep.cb = connections_sweep;
+    return connections_watch_init(worker);
 }
 
 void connection_request_begins(struct connection *connection, bool http2)
@@ -414,7 +309,7 @@ void connection_request_ends(struct connection *connection, bool stalled)
 void connections_turn(struct worker *worker)
 {
     worker->connections.round++;
-    read_again(worker);
+    connections_read_again(worker);
 }
 
 bool connection_has_turn(struct connection *connection)
@@ -466,18 +361,18 @@ static void close_where(h2o_linklist_t *list, bool all, bool settled)
 
 void connections_close_idle(struct worker *worker, bool settled)
 {
-    read_again(worker);
+    connections_read_again(worker);
     close_where(&worker->connections.reading, false, settled);
 }
 
 void connections_close_all(struct worker *worker)
 {
-    read_again(worker);
+    connections_read_again(worker);
     close_where(&worker->connections.reading, true, true);
     close_where(&worker->connections.answering, true, true);
 }
 
-/* ---- floods and unfinished requests ---- */
+/* ---- floods ---- */
 
 struct http2_guard *connection_guard(const h2o_socket_t *sock)
 {
@@ -515,98 +410,4 @@ void connection_broke_rule(h2o_socket_t *sock, const char *rule)
 {
     const struct connection *connection = sock->on_close.data;
     security_event(connection->worker, SECURITY_MALFORMED, &connection->peer, span_of(rule));
-}
-
-/* Requests have their own watch over clients that take nothing; this is for what is left when they are over:
- * acknowledgements that a client provokes and does not read (libh2o stops reading when half a megabyte of them waits),
- * farewells. */
-static bool is_stuck(struct connection *connection, uint64_t now)
-{
-    struct tcp_info info = {0};
-    if (connection->requests != 0 || !h2o_socket_is_writing(connection->sock)) {
-        connection->stuck_us = 0;
-        return false;
-    }
-    getsockopt(h2o_socket_get_fd(connection->sock), IPPROTO_TCP, TCP_INFO, &info, &(socklen_t){sizeof(info)});
-    if (connection->stuck_us == 0 || info.tcpi_bytes_acked != connection->acknowledged)
-        connection->stuck_us = now;
-    connection->acknowledged = info.tcpi_bytes_acked;
-    return now - connection->stuck_us >= connection->worker->site->config->send_timeout_us;
-}
-
-/* Notes what each connection holds; returns the one that holds most for longest. */
-static struct connection *look_at_uploads(struct worker *worker, uint64_t now)
-{
-    struct connection *worst = NULL;
-    struct timeval since;
-    uint64_t patience = worker->site->config->request_timeout_us, weight = 0;
-    gettimeofday(&since, NULL);
-    since.tv_sec -= (time_t)(patience / 1000000);
-    h2o_linklist_t *list = &worker->connections.reading, *next;
-    for (h2o_linklist_t *link = list->next; link != list; link = next) {
-        struct connection *connection = H2O_STRUCT_FROM_MEMBER(struct connection, link, link);
-        next = link->next;
-        if (is_stuck(connection, now))
-            shutdown(h2o_socket_get_fd(connection->sock), SHUT_RDWR);
-        size_t held = connection->guard != NULL                          ? http2_guard_sweep(connection->guard, &since)
-                      : connection->http2 || connection->refused != NULL ? 0
-                                                                         : connection->sock->input->size;
-        if (held == 0 && connection->held == 0)
-            continue;
-        uploads_note(&worker->server->uploads, &connection->held, held);
-        if (held == 0 || connection->held_since_us == 0)
-            connection->held_since_us = held != 0 ? now : 0;
-        uint64_t its_weight = held * ((now - connection->held_since_us) / SWEEP_US + 1);
-        if (held != 0 && its_weight > weight) {
-            weight = its_weight;
-            worst = connection;
-        }
-    }
-    return worst;
-}
-
-/* libh2o closes when its read fails. */
-static void on_refusal_sent(h2o_socket_t *sock, const char *err)
-{
-    const struct connection *connection = sock->on_close.data;
-    connection->refused(sock, err != NULL ? err : "refused");
-}
-
-static void refuse_upload(struct connection *connection)
-{
-    static const h2o_iovec_t answer = {H2O_STRLIT("HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n"
-                                                  "retry-after: 5\r\ncontent-length: 0\r\n\r\n")};
-    struct worker *worker = connection->worker;
-    security_event(worker, SECURITY_UPLOADS, &connection->peer, SPAN("no memory for it"));
-    if (connection->guard != NULL) {
-        size_t freed = http2_guard_refuse_newest(connection->guard);
-        uploads_note(&worker->server->uploads, &connection->held,
-                     connection->held > freed ? connection->held - freed : 0);
-    } else {
-        uploads_note(&worker->server->uploads, &connection->held, 0);
-        connection->refused = connection->sock->_cb.read == on_input ? connection->on_read : connection->sock->_cb.read;
-        if (h2o_socket_is_writing(connection->sock)) {
-            shutdown(h2o_socket_get_fd(connection->sock), SHUT_RDWR); /* it is being told to go on */
-            return;
-        }
-        h2o_socket_read_stop(connection->sock);
-        h2o_socket_write(connection->sock, (h2o_iovec_t *)&answer, 1, on_refusal_sent);
-    }
-}
-
-static void on_sweep(struct deadline *deadline)
-{
-    struct worker *worker = H2O_STRUCT_FROM_MEMBER(struct worker, connections.sweep, deadline);
-    const struct config *config = worker->site->config;
-    uint64_t now = clock_us();
-    read_again(worker);
-    struct connection *worst = look_at_uploads(worker, now);
-    size_t most = uploads_unfinished_max(config->body_memory, config->max_body);
-    for (int i = 0; i < 1000 && worst != NULL && uploads_unfinished(&worker->server->uploads) > most; i++) {
-        refuse_upload(worst);
-        worst = look_at_uploads(worker, now);
-    }
-    if (++worker->connections.sweeps % TRIM_EVERY == 0)
-        large_buffers_trim(false);
-    deadline_arm(&worker->deadlines, deadline, now + SWEEP_US);
 }
