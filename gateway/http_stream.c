@@ -1,24 +1,20 @@
 /* A backend's stream as an HTTP answer: the stream's subscriber on one side, libh2o's generator on the other. */
 #include "base/clock.h"
 #include "gateway/http_direct.h"
+#include "gateway/http_stream_own.h"
 #include "gateway/http_whole.h"
 #include "gateway/limit.h"
 #include "gateway/telemetry.h"
 #include "gateway/worker.h"
-#include <linux/tcp.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 
 /* The head waits for the first event, but a first event that grows beyond this is let go as it comes. */
 #define HOLD_MAX 32768
 #define SLICES_MAX HTTP_DIRECT_SLICES
 #define OWN_HEADERS 8 /* that most answers have besides the backend's; room for them is made at once */
-#define STALLED_LOOK_US 1000000
 #define ERROR_EVENT_MAX ((size_t)8192)
-static const char ping[] = ": ping\n"; /* no blank line: some SDKs make an event of that */
 
 /* In the order in which they fire. */
-static void on_deadline(struct deadline *deadline);
 static void on_data(struct stream_subscriber *subscriber);
 static void on_proceed(h2o_generator_t *generator, h2o_req_t *req);
 static void on_stop(h2o_generator_t *generator, h2o_req_t *req);
@@ -115,50 +111,10 @@ static void start(struct http_call *http)
     metric_add(worker->telemetry.streams_in_flight, 1);
 }
 
-/* ---- time: early head, pings, clients that take nothing ---- */
-
-static void arm(struct http_call *http)
-{
-    const struct config *config = http->call.site->config;
-    uint64_t at = UINT64_MAX, now = clock_us();
-    if (http->sending)
-        at = http->sent_us + config->send_timeout_us;
-    /* Once armed it is left alone at each event; so, while something is being sent, it must look again in time for a
-     * ping, and, while nothing is, for a client that takes nothing from then on. */
-    if (http->streamed && config->sse_ping_us != 0) {
-        uint64_t ping_at = (http->sending ? now : http->sent_us) + config->sse_ping_us;
-        if (now + config->send_timeout_us < at)
-            at = now + config->send_timeout_us;
-        if (ping_at < at)
-            at = ping_at;
-    }
-    if (at != UINT64_MAX)
-        deadline_arm(&http->call.worker->deadlines, &http->deadline, at);
-}
-
-void http_stream_arm_early_head(struct http_call *http)
-{
-    uint64_t wait = http->call.site->config->early_head_us;
-    if (wait == 0 || !call_wants_stream(&http->call))
-        return;
-    http->deadline.cb = on_deadline;
-    deadline_arm(&http->call.worker->deadlines, &http->deadline, http->call.record.started_us + wait);
-}
-
-static void send_ping(struct http_call *http)
-{
-    h2o_iovec_t out = h2o_iovec_init(ping, sizeof(ping) - 1);
-    http->sending = true;
-    http->sent_us = clock_us();
-    h2o_send(http->req, &out, 1, H2O_SEND_STATE_IN_PROGRESS);
-}
-
-/* Commits to 200 before the backend has said anything, because something in front of the gateway would not wait longer.
- */
-static void send_early_head(struct http_call *http)
+bool http_stream_start_early(struct http_call *http)
 {
     if (http->head_ready ? !http->streamed || http->req->res.status != 200 : completion_is_plain(&http->completion))
-        return;
+        return false;
     if (!http->head_ready) {
         http->streamed = true;
         http->req->res.status = 200;
@@ -169,8 +125,7 @@ static void send_early_head(struct http_call *http)
         http_reply_common_headers(http);
     }
     start(http);
-    send_ping(http);
-    arm(http);
+    return true;
 }
 
 /* Notes what the stream was so far. */
@@ -184,9 +139,7 @@ static void note_facts(struct http_call *http)
         http->call.record.usage = facts->usage;
 }
 
-/* Notes what the stream was, and stops reading it. What libh2o is still sending stays in memory until the request is
- * gone: an HTTP/2 client that opens its window late gets the bytes that were meant for it. */
-static void stop_reading(struct http_call *http)
+void http_stream_stop_reading(struct http_call *http)
 {
     if (http->subscriber._stream == NULL)
         return;
@@ -197,85 +150,11 @@ static void stop_reading(struct http_call *http)
     stream_stop_reading(&http->subscriber);
 }
 
-/* Whether the client has taken nothing since the last time that it was asked about, or for send_timeout. A slow reader
- * of a large piece shows in what its TCP has acknowledged; on HTTP/2 that says nothing about the one stream. */
-static bool is_stalled(struct http_call *http, uint64_t now_us)
-{
-    struct tcp_info info;
-    socklen_t len = sizeof(info);
-    if (now_us < http->sent_us + http->call.site->config->send_timeout_us)
-        return false;
-    int fd = h2o_socket_get_fd(http->req->conn->callbacks->get_socket(http->req->conn));
-    if (http->req->version >= 0x200 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
-        info.tcpi_bytes_acked == http->acknowledged)
-        return true;
-    http->acknowledged = info.tcpi_bytes_acked;
-    http->sent_us = now_us;
-    return false;
-}
-
-void http_stream_watch_end(struct http_call *http)
-{
-    http->deadline.cb = on_deadline;
-    deadline_arm(&http->call.worker->deadlines, &http->deadline,
-                 http->sent_us + http->call.site->config->send_timeout_us);
-}
-
-/* A client that takes nothing for so long holds memory, a connection and a backend's attention for nobody. On HTTP/2
- * other requests may share the connection, and libh2o cannot reset one alone: the backend is let go at once, the
- * connection when nothing else is under way on it. */
-static void cut_off_stalled(struct http_call *http)
-{
-    if (!http->stalled) {
-        http->stalled = true;
-        http->call.record.end = "send_timeout";
-        stop_reading(http);
-    }
-    if (http->req->version < 0x200 || connection_stalled(http->connection, http->connection_knows_stalled))
-        shutdown(h2o_socket_get_fd(http->req->conn->callbacks->get_socket(http->req->conn)), SHUT_RDWR);
-    else
-        deadline_arm(&http->call.worker->deadlines, &http->deadline, clock_us() + STALLED_LOOK_US);
-    http->connection_knows_stalled = true;
-}
-
-static void on_deadline(struct deadline *deadline)
-{
-    struct http_call *http = H2O_STRUCT_FROM_MEMBER(struct http_call, deadline, deadline);
-    const struct config *config = http->call.site->config;
-    uint64_t now = clock_us();
-    if (http->phase == HTTP_WAITING) {
-        send_early_head(http);
-        return;
-    }
-    if (http->phase == HTTP_ENDED) {
-        if (is_stalled(http, now))
-            cut_off_stalled(http);
-        else
-            http_stream_watch_end(http);
-        return;
-    }
-    if (http->sending) {
-        if (http->stalled || is_stalled(http, now)) {
-            cut_off_stalled(http);
-            return;
-        }
-    } else if (!http->streamed || config->sse_ping_us == 0) {
-        return;
-    } else if (now >= http->sent_us + config->sse_ping_us &&
-               (http->subscriber._stream == NULL || stream_at_boundary(&http->subscriber))) {
-        send_ping(http);
-    } else if (now >= http->sent_us + config->sse_ping_us) {
-        http->sent_us = now; /* in the middle of an event: look again later */
-    }
-    arm(http);
-}
-
 /* ---- the body ---- */
 
 void http_stream_begin(struct call *call, const struct exchange_head *head, struct stream *stream)
 {
     struct http_call *http = H2O_STRUCT_FROM_MEMBER(struct http_call, call, call);
-    http->deadline.cb = on_deadline;
     http->subscriber.on_data = on_data;
     if (http->phase == HTTP_STREAMING && (head->status != 200 || !head->sse)) {
         /* Committed to a stream by early_head; what came instead can only be told as an error in it. */
@@ -417,6 +296,30 @@ static bool head_may_go(const struct http_call *http)
            stream_state(stream) == STREAM_ENDED;
 }
 
+/* Lets the held head go out, if it may. False: it waits, the stream broke before it, or all of the answer went with it.
+ */
+static bool release_head(struct http_call *http)
+{
+    struct stream *stream = http->subscriber._stream;
+    struct call_record *record = &http->call.record;
+    if (head_may_go(http)) {
+        deadline_disarm(&http->call.worker->deadlines, &http->deadline);
+        if (send_whole(http))
+            return false;
+        start(http);
+        return true;
+    }
+    if (stream_state(stream) != STREAM_BROKEN) {
+        stream_wait(&http->subscriber);
+        return false;
+    }
+    record->failure = stream_failure(stream);
+    snprintf(record->problem, sizeof(record->problem), "%s", stream_failure_message(stream));
+    telemetry_upstream_error(http->call.worker, record->backend, record->failure);
+    completion_failed(&http->call, record->failure, record->problem);
+    return false;
+}
+
 /* What was in flight has left: on with what has come since. */
 static void sent(struct http_call *http)
 {
@@ -435,24 +338,8 @@ static void on_data(struct stream_subscriber *subscriber)
     h2o_iovec_t out[SLICES_MAX];
 
     observe_events(http, facts);
-    if (http->phase == HTTP_WAITING) {
-        if (!head_may_go(http)) {
-            if (stream_state(stream) == STREAM_BROKEN) {
-                struct call_record *record = &http->call.record;
-                record->failure = stream_failure(stream);
-                snprintf(record->problem, sizeof(record->problem), "%s", stream_failure_message(stream));
-                telemetry_upstream_error(http->call.worker, record->backend, record->failure);
-                completion_failed(&http->call, record->failure, record->problem);
-                return;
-            }
-            stream_wait(subscriber);
-            return;
-        }
-        deadline_disarm(&http->call.worker->deadlines, &http->deadline);
-        if (send_whole(http))
-            return;
-        start(http);
-    }
+    if (http->phase == HTTP_WAITING && !release_head(http))
+        return;
     if (http->sending || http->phase == HTTP_ENDED)
         return; /* on_proceed comes back here */
     size_t count = stream_peek(subscriber, slices, SLICES_MAX);
@@ -490,7 +377,7 @@ static void on_data(struct stream_subscriber *subscriber)
     http->sending = true;
     http->sent_us = clock_us();
     if (!deadline_armed(&http->deadline))
-        arm(http);
+        http_stream_arm(http);
     switch (all ? http_direct_send(http, slices, count, http->in_flight) : HTTP_DIRECT_NOT) {
     case HTTP_DIRECT_NOT:
         h2o_send(http->req, out, count, H2O_SEND_STATE_IN_PROGRESS);
@@ -535,7 +422,7 @@ static void on_stop(h2o_generator_t *generator, h2o_req_t *req)
 void http_stream_leave(struct http_call *http)
 {
     if (!http->subscriber.passive)
-        stop_reading(http);
+        http_stream_stop_reading(http);
     stream_unsubscribe(&http->subscriber);
 }
 
@@ -548,7 +435,7 @@ void http_stream_abort(struct http_call *http)
     if (http->phase == HTTP_WAITING) {
         call_end_job(&http->call);
         completion_end(&http->completion);
-        stop_reading(http);
+        http_stream_stop_reading(http);
         http->call.record.end = "drained";
         http_reply_refuse(&http->call, &error, 1, 0);
         return;
@@ -559,7 +446,7 @@ void http_stream_abort(struct http_call *http)
     completion_end(&http->completion);
     http->call.record.end = "drained";
     bool between_events = http->streamed && (http->subscriber._stream == NULL || stream_at_boundary(&http->subscriber));
-    stop_reading(http);
+    http_stream_stop_reading(http);
     if (between_events) {
         http_stream_fail(http, &error);
     } else if (!http->sending) {
@@ -573,7 +460,7 @@ void http_stream_client_gone(struct http_call *http)
     http->client_gone = true;
     call_end_job(&http->call);
     completion_end(&http->completion);
-    stop_reading(http);
+    http_stream_stop_reading(http);
     req->http1_is_persistent = 0;
     if (http->phase == HTTP_ENDED)
         return;
