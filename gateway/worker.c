@@ -5,6 +5,7 @@
 #include "gateway/http2_guard.h"
 #include "gateway/http_call.h"
 #include "gateway/limit.h"
+#include "gateway/worker_listen.h"
 #include "gateway/ws_bridge.h"
 #include "gateway/ws_loop.h"
 #include "stream/stream.h"
@@ -15,11 +16,8 @@
 #include <unistd.h>
 
 #define LOOP_WAIT_MAX_MS 1000
-#define ACCEPT_PAUSE_US 100000
 #define DRAIN_STEP_US 50000
 #define GOAWAY_US 1500000 /* libh2o's second GOAWAY follows a second after the first */
-/* Taking every waiting connection at once would let newcomers starve the streams that run. */
-#define ACCEPTS_AT_ONCE 16
 
 struct order {
     h2o_multithread_message_t super;
@@ -28,9 +26,6 @@ struct order {
 };
 
 static void on_order(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messages);
-static void on_accept(h2o_socket_t *sock, const char *err);
-static void pause_listening(struct worker_listener *listening);
-static void on_pause_over(struct deadline *deadline);
 static void on_drain_step(struct deadline *deadline);
 static void on_due(h2o_timeout_entry_t *entry);
 
@@ -140,45 +135,6 @@ static void look_after(struct worker *worker)
 
 /* ---- making ready ---- */
 
-/* The listener has a count of its own: its configuration may be gone before it. */
-static void set_tls(struct worker_listener *listening, SSL_CTX *tls)
-{
-    if (tls != NULL)
-        SSL_CTX_up_ref(tls);
-    SSL_CTX_free(listening->accept_ctx.ssl_ctx);
-    listening->accept_ctx.ssl_ctx = tls;
-}
-
-static void listen_on(struct worker *worker, const struct listener *listener, int fd)
-{
-    struct worker_listener *listening = &worker->listening[worker->listening_count++];
-    bool known;
-    *listening = (struct worker_listener){
-        .worker = worker, .address = listener->settings->address, .admin = listener->settings->admin};
-    listening->accept_ctx.ctx = &worker->ctx;
-    listening->accept_ctx.hosts = worker->globalconf.hosts;
-    set_tls(listening, site_tls(worker->site, listening->address, &known));
-    listening->sock = h2o_evloop_socket_create(worker->ctx.loop, fd, H2O_SOCKET_FLAG_DONT_READ);
-    listening->sock->data = listening;
-}
-
-/* Makes the listening sockets, which accept nothing yet. */
-static void listen_all(struct worker *worker)
-{
-    struct server *server = worker->server;
-    size_t most = 1;
-    for (size_t i = 0; i < server->listener_count; i++)
-        most += server->listeners[i].fd_count / server->worker_count + 1;
-    worker->listening = h2o_mem_alloc(most * sizeof(worker->listening[0]));
-    for (size_t i = 0; i < server->listener_count; i++) {
-        int fds[CONFIG_WORKERS_MAX];
-        size_t count = listener_share(&server->listeners[i], worker->index, (unsigned)server->worker_count, fds,
-                                      CONFIG_WORKERS_MAX);
-        for (size_t n = 0; n < count; n++)
-            listen_on(worker, &server->listeners[i], fds[n]);
-    }
-}
-
 /* Once the link is there. */
 static void prepare_cache(struct worker *worker)
 {
@@ -217,65 +173,13 @@ static bool prepare(struct worker *worker)
         worker->redis = worker->redis_worker.link;
         limit_redis_start(worker);
     }
-    listen_all(worker);
+    worker_listen_prepare(worker);
     prepare_cache(worker);
     worker->pool = make_pool(worker, worker->site);
     if (worker->pool == NULL)
         return false;
     look_after(worker);
     return true;
-}
-
-static void on_accept(h2o_socket_t *sock, const char *err)
-{
-    struct worker_listener *listening = sock->data;
-    h2o_socket_t *accepted;
-    if (err != NULL)
-        return;
-    for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
-        if ((accepted = h2o_evloop_socket_accept(sock)) == NULL) {
-            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-                pause_listening(listening);
-            return;
-        }
-        connection_accept(listening->worker, accepted, &listening->accept_ctx, listening->admin);
-    }
-}
-
-/* Out of descriptors: the listener would be readable, and the loop busy, until some are free again. */
-static void pause_listening(struct worker_listener *listening)
-{
-    h2o_socket_read_stop(listening->sock);
-    listening->pause.cb = on_pause_over;
-    deadline_arm(&listening->worker->deadlines, &listening->pause, clock_us() + ACCEPT_PAUSE_US);
-    if (!listening->paused)
-        log_text(LOG_WARN, "out of file descriptors: new connections wait (see `ulimit -n`)");
-    listening->paused = true;
-}
-
-static void on_pause_over(struct deadline *deadline)
-{
-    struct worker_listener *listening = H2O_STRUCT_FROM_MEMBER(struct worker_listener, pause, deadline);
-    h2o_socket_read_start(listening->sock, on_accept);
-}
-
-static void accept_the_rest(struct worker_listener *listening)
-{
-    h2o_socket_t *accepted;
-    while ((accepted = h2o_evloop_socket_accept(listening->sock)) != NULL)
-        connection_accept(listening->worker, accepted, &listening->accept_ctx, listening->admin);
-    deadline_disarm(&listening->worker->deadlines, &listening->pause);
-}
-
-static void stop_listening(struct worker *worker)
-{
-    for (size_t i = 0; i < worker->listening_count; i++) {
-        if (worker->listening[i].sock == NULL)
-            continue;
-        accept_the_rest(&worker->listening[i]); /* closing resets the connections that nobody took */
-        h2o_socket_close(worker->listening[i].sock);
-        worker->listening[i].sock = NULL;
-    }
 }
 
 /* ---- orders and the drain ---- */
@@ -325,12 +229,7 @@ static void change_site(struct worker *worker, struct site *site)
     set_bounds(worker);
     worker->ctx.http1.req_timeout.timeout = worker->globalconf.http1.req_timeout;
     worker->ctx.http2.idle_timeout.timeout = worker->globalconf.http2.idle_timeout;
-    for (size_t i = 0; i < worker->listening_count; i++) {
-        bool known;
-        SSL_CTX *tls = site_tls(site, worker->listening[i].address, &known);
-        if (known)
-            set_tls(&worker->listening[i], tls);
-    }
+    worker_listen_take_site(worker);
 }
 
 static void on_order(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messages)
@@ -350,7 +249,7 @@ static void on_order(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messa
             worker->drain_by_us = now + worker->site->config->drain_timeout_us;
             worker->draining_since_us = now;
             look_after(worker);
-            stop_listening(worker);
+            worker_listen_end(worker);
             h2o_context_request_shutdown(&worker->ctx);
             ws_sessions_drain(worker);
         }
@@ -391,8 +290,7 @@ static void on_due(h2o_timeout_entry_t *entry)
 static void serve(struct worker *worker)
 {
     h2o_loop_t *loop = worker->ctx.loop;
-    for (size_t i = 0; i < worker->listening_count; i++)
-        h2o_socket_read_start(worker->listening[i].sock, on_accept);
+    worker_listen_begin(worker);
     while (!worker->stopped) {
         uint64_t now = clock_us();
         int wait = deadlines_wait_ms(&worker->deadlines, now, LOOP_WAIT_MAX_MS);
@@ -408,10 +306,8 @@ static void serve(struct worker *worker)
         }
         ws_loop_run(worker->ws_loop);
     }
-    stop_listening(worker);
-    for (size_t i = 0; i < worker->listening_count; i++)
-        set_tls(&worker->listening[i], NULL);
-    free(worker->listening);
+    worker_listen_end(worker);
+    worker_listen_dispose(worker);
 }
 
 /* Undoes `prepare`, on the same thread. */
