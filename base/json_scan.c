@@ -1,8 +1,6 @@
 #include "base/json_scan.h"
+#include "base/json_plain.h"
 #include "base/strbuf.h"
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
 
 /* Where the scan is goes from function to function as `p`, in a register: those that skip something return the place
  * behind it, or NULL. */
@@ -58,86 +56,6 @@ static long read_hex4(const char *p)
     return value;
 }
 
-#ifdef __SSE2__
-static inline unsigned bits(__m128i bytes)
-{
-    return (unsigned)_mm_movemask_epi8(bytes);
-}
-
-/* Where quotes, backslashes, control characters and the bytes of longer UTF-8 sequences are. */
-static inline unsigned special_in(__m128i bytes)
-{
-    __m128i ends = _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
-    /* Signed: one comparison finds both those below ' ' and those above 7F. */
-    return bits(_mm_or_si128(ends, _mm_cmplt_epi8(bytes, _mm_set1_epi8(' '))));
-}
-
-/* Looks at 16 bytes that start with a character. Returns how many of them are whole, valid characters up to the first
- * whose bit is set in `stops`; 0 for what is left to strbuf_utf8_len: sequences of four bytes, and whatever is wrong.
- */
-static inline size_t skip_utf8(__m128i bytes, unsigned stops)
-{
-    /* Bytes are signed here, so that the order is 80 ... FF 00 ... 7F. */
-    __m128i above_c1 = _mm_cmpgt_epi8(bytes, _mm_set1_epi8((char)0xC1));
-    unsigned negative = bits(bytes), follow = bits(_mm_cmplt_epi8(bytes, _mm_set1_epi8((char)0xC0)));
-    unsigned upper = follow & bits(_mm_cmpgt_epi8(bytes, _mm_set1_epi8((char)0x9F))); /* A0 ... BF */
-    unsigned lead2 = bits(_mm_and_si128(above_c1, _mm_cmplt_epi8(bytes, _mm_set1_epi8((char)0xE0))));
-    unsigned lead3 = bits(_mm_and_si128(above_c1, _mm_cmplt_epi8(bytes, _mm_set1_epi8((char)0xF0)))) & ~lead2;
-    unsigned e0 = bits(_mm_cmpeq_epi8(bytes, _mm_set1_epi8((char)0xE0)));
-    unsigned ed = bits(_mm_cmpeq_epi8(bytes, _mm_set1_epi8((char)0xED)));
-    unsigned len = stops != 0 ? (unsigned)__builtin_ctz(stops) : 16, within = (1U << len) - 1;
-
-    lead2 &= within;
-    lead3 &= within;
-    unsigned wanted = (lead2 | lead3) << 1 | lead3 << 2;
-    bool wrong = ((wanted ^ follow) & within) != 0 || ((lead2 | lead3 | follow) & within) != (negative & within) ||
-                 ((e0 << 1 & ~upper) & within) != 0 || ((ed << 1 & upper) & within) != 0;
-    if (wrong || (stops != 0 && (wanted & ~within) != 0))
-        return 0;
-    if (wanted >> 16 == 0)
-        return len;
-    return (lead2 | lead3) >> 15 != 0 ? 15 : 14; /* the last character goes on behind the 16 bytes */
-}
-#endif
-
-/* The first byte in [p, end), where a character starts, that wants a closer look: a quote, a backslash, a control
- * character, or a longer UTF-8 sequence that was not found valid on the way. */
-static inline const char *skip_plain(const char *p, const char *end)
-{
-#ifdef __SSE2__
-    while (end - p >= 16) {
-        __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
-        unsigned special = special_in(bytes);
-        if (special == 0) {
-            p += 16;
-            continue;
-        }
-        unsigned negative = bits(bytes), stops = special & ~negative;
-        size_t len = negative != 0 ? skip_utf8(bytes, stops) : 0;
-        if (len == 0)
-            return p + __builtin_ctz(special);
-        p += len;
-        if (stops != 0)
-            return p;
-    }
-#else
-    const uint64_t ones = 0x0101010101010101, highs = 0x8080808080808080;
-
-    while (end - p >= 8) {
-        uint64_t bytes;
-        memcpy(&bytes, p, 8);
-        uint64_t quote = bytes ^ (ones * '"'), backslash = bytes ^ (ones * '\\');
-        /* x - 01... sets the high bit where a byte of x was 0, and perhaps, by a borrow, in one after it. */
-        if (((bytes | (bytes - ones * ' ') | (quote - ones) | (backslash - ones)) & highs) != 0)
-            break;
-        p += 8;
-    }
-#endif
-    while (p != end && *p != '"' && *p != '\\' && (signed char)*p >= ' ')
-        ++p;
-    return p;
-}
-
 /* Skips the escape at p. */
 static const char *scan_escape(struct scan *scan, const char *p, const char *start)
 {
@@ -161,7 +79,7 @@ static const char *scan_long_string(struct scan *scan, const char *p, const char
     const char *end = scan->end;
 
     for (;;) {
-        p = skip_plain(p, end);
+        p = json_plain_skip(p, end);
         if (p == end)
             return fail(scan, start, "Unterminated string starting at");
         unsigned char c = (unsigned char)*p;
@@ -192,7 +110,7 @@ static inline const char *scan_string(struct scan *scan, const char *p)
 #ifdef __SSE2__
     if (scan->end - p >= 16) {
         __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
-        unsigned special = special_in(bytes);
+        unsigned special = json_plain_special(bytes);
         if (special == 0)
             p += 16;
         else if (p[__builtin_ctz(special)] == '"')
