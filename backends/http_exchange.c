@@ -1,5 +1,5 @@
 #include "backends/http_exchange.h"
-#include "backends/http_head.h"
+#include "backends/http_body.h"
 #include "backends/receive.h"
 #include "backends/request_head.h"
 #include "base/clock.h"
@@ -37,9 +37,7 @@ struct http_exchange {
     uint64_t sent_us, resumed_us;
 
     struct stream *stream; /* NULL until the answer's head is there */
-    struct phr_chunked_decoder decoder;
-    uint64_t left; /* of a body with a length */
-    enum http_framing framing;
+    struct http_body body;
     size_t head_seen;
     unsigned interim;
 
@@ -378,7 +376,7 @@ static void on_read(h2o_socket_t *sock, const char *err)
     }
     if (err == NULL)
         return;
-    if (ex->stream != NULL && ex->framing == HTTP_BODY_UNTIL_CLOSE && err == h2o_socket_error_closed)
+    if (ex->stream != NULL && ex->body.framing == HTTP_BODY_UNTIL_CLOSE && err == h2o_socket_error_closed)
         complete(ex, false);
     else if (ex->stream != NULL)
         fail(ex, STREAM_RESET, "the backend closed the connection before its answer was complete");
@@ -396,11 +394,9 @@ static void begin_body(struct http_exchange *ex, const struct http_head *head)
     };
     struct stream_producer producer = {.resume = on_resume, .cancel = on_cancel, .ctx = ex};
     ex->stream = stream_create(&settings, &producer);
-    ex->framing = head->framing;
-    ex->left = head->content_length;
+    http_body_begin(&ex->body, head->framing, head->content_length);
     ex->keep_alive = head->keep_alive && !ex->write_failed;
     ex->sse = head->sse;
-    ex->decoder.consume_trailer = 1;
     struct exchange_head public = {
         .status = head->status,
         .headers = head->headers,
@@ -416,7 +412,7 @@ static void begin_body(struct http_exchange *ex, const struct http_head *head)
     h2o_buffer_consume(&ex->sock->input, head->length);
     if (!stream_is_wanted(ex->stream))
         fail(ex, STREAM_CANCELLED, NULL);
-    else if (ex->framing == HTTP_BODY_NONE)
+    else if (ex->body.framing == HTTP_BODY_NONE)
         complete(ex, ex->keep_alive);
     else if (ex->sock->input->size != 0)
         read_body(ex);
@@ -450,35 +446,13 @@ static void read_head(struct http_exchange *ex)
     }
 }
 
-/* Strips the framing off the bytes in the socket's buffer, in place. Returns a message if they are not what the framing
- * promised; *done: the body is complete; *excess: more came than belongs to it. */
-static const char *unframe(struct http_exchange *ex, bool *done, bool *excess)
-{
-    h2o_buffer_t *input = ex->sock->input;
-    if (ex->framing == HTTP_BODY_CHUNKED) {
-        size_t size = input->size;
-        ssize_t rest = phr_decode_chunked(&ex->decoder, input->bytes, &size);
-        input->size = size;
-        *done = rest >= 0;
-        *excess = rest > 0;
-        return rest == -1 ? "the backend's answer is not properly chunked" : NULL;
-    }
-    if (ex->framing == HTTP_BODY_LENGTH) {
-        *excess = input->size > ex->left;
-        if (*excess)
-            input->size = (size_t)ex->left;
-        ex->left -= input->size;
-        *done = ex->left == 0;
-    }
-    return NULL;
-}
-
 static void read_body(struct http_exchange *ex)
 {
     bool done = false, excess = false;
     enum stream_demand demand = STREAM_GO_ON;
-    const char *problem = unframe(ex, &done, &excess);
-    if (ex->sock->input->size == 0) {
+    h2o_buffer_t *input = ex->sock->input;
+    const char *problem = http_body_unframe(&ex->body, input->bytes, &input->size, &done, &excess);
+    if (input->size == 0) {
         /* Nothing but framing: do not sit on an empty buffer until the next event. */
         h2o_buffer_dispose(&ex->sock->input);
         h2o_buffer_init(&ex->sock->input, &h2o_socket_buffer_prototype);

@@ -41,18 +41,4 @@ struct http_head {
 enum http_head_result http_head_parse(char *text, size_t length, size_t last_length, bool to_head,
                                       struct http_head *head);
 
-/* The chunked coding (RFC 9112 §7.1), decoded in place, from libh2o's picohttpparser. Zero-initialise, set
- * consume_trailer. */
-struct phr_chunked_decoder {
-    size_t bytes_left_in_chunk;
-    char consume_trailer;
-    char _hex_count;
-    char _state;
-};
-
-/* Decodes `*bufsz` bytes at `buf` in place; *bufsz becomes the length of what is left of them. Returns -2 if the body
- * goes on, -1 if it is no chunked body, else, at its end, the number of bytes behind it, which follow the decoded ones.
- */
-ssize_t phr_decode_chunked(struct phr_chunked_decoder *decoder, char *buf, size_t *bufsz);
-
 #endif

@@ -1,6 +1,6 @@
 /* A backend's answer: its head, whole and as it comes in pieces, and the chunked coding. Input: 'H' for an answer to
  * HEAD, 'C' for a chunked body without a head, else any; three lengths of pieces (taken in turn); the text. */
-#include "backends/http_head.h"
+#include "backends/http_body.h"
 #include "base/http_text.h"
 #include "base/strbuf.h"
 #include "fuzz.h"
