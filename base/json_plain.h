@@ -1,5 +1,5 @@
-/* Private to json_scan: runs of a JSON string's bytes that need no closer look, which is nearly all of a prompt. Made
- * of what a processor finds in 16 bytes at a time, or in 8 without SSE2. Pure. */
+/* Private to json_scan and strbuf: runs of a JSON string's bytes that need no closer look, which is nearly all of a
+ * prompt. Made of what a processor finds in 16 bytes at a time, or in 8 without SSE2. Pure. */
 #ifndef WEIR_BASE_JSON_PLAIN_H
 #define WEIR_BASE_JSON_PLAIN_H
 
@@ -15,12 +15,18 @@ static inline unsigned json_plain_bits(__m128i bytes)
     return (unsigned)_mm_movemask_epi8(bytes);
 }
 
-/* Where quotes, backslashes, control characters and the bytes of longer UTF-8 sequences are. */
-static inline unsigned json_plain_special(__m128i bytes)
+/* Marks quotes, backslashes, control characters but DEL, and the bytes of longer UTF-8 sequences. */
+static inline __m128i json_plain_marks(__m128i bytes)
 {
     __m128i ends = _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
     /* Signed: one comparison finds both those below ' ' and those above 7F. */
-    return json_plain_bits(_mm_or_si128(ends, _mm_cmplt_epi8(bytes, _mm_set1_epi8(' '))));
+    return _mm_or_si128(ends, _mm_cmplt_epi8(bytes, _mm_set1_epi8(' ')));
+}
+
+/* Where the marked bytes are. */
+static inline unsigned json_plain_special(__m128i bytes)
+{
+    return json_plain_bits(json_plain_marks(bytes));
 }
 
 /* Looks at 16 bytes that start with a character. Returns how many of them are whole, valid characters up to the first

@@ -169,9 +169,29 @@ void log_begin(struct log_line *line, enum log_level level, const char *message)
     begin(line, level, span_of(message));
 }
 
+/* Keys are short, mostly of 4 to 16 bytes: some are copied twice, which takes less than finding out how to copy. */
+static inline void copy_key(char *to, struct span key)
+{
+    uint64_t eight[2];
+    uint32_t four[2];
+    if (key.len >= 8 && key.len <= 16) {
+        memcpy(&eight[0], key.base, 8);
+        memcpy(&eight[1], key.base + key.len - 8, 8);
+        memcpy(to, &eight[0], 8);
+        memcpy(to + key.len - 8, &eight[1], 8);
+    } else if (key.len >= 4 && key.len < 8) {
+        memcpy(&four[0], key.base, 4);
+        memcpy(&four[1], key.base + key.len - 4, 4);
+        memcpy(to, &four[0], 4);
+        memcpy(to + key.len - 4, &four[1], 4);
+    } else {
+        memcpy(to, key.base, key.len);
+    }
+}
+
 /* Starts a field; the line's length before it goes to *mark. False if no field is to be written. Once a field did not
  * fit, `overflow` stays set and ends the line. */
-static inline bool field_begin(struct log_line *line, struct span key, size_t *mark)
+static inline __attribute__((always_inline)) bool field_begin(struct log_line *line, struct span key, size_t *mark)
 {
     if (line->_skip || line->_buf.overflow)
         return false;
@@ -184,12 +204,12 @@ static inline bool field_begin(struct log_line *line, struct span key, size_t *m
     char *at = buf->base + buf->len;
     if (line->_json) {
         memcpy(at, ",\"", 2);
-        memcpy(at + 2, key.base, key.len);
+        copy_key(at + 2, key);
         memcpy(at + 2 + key.len, "\":", 2);
         buf->len += key.len + 4;
     } else {
         *at = ' ';
-        memcpy(at + 1, key.base, key.len);
+        copy_key(at + 1, key);
         at[1 + key.len] = '=';
         buf->len += key.len + 2;
     }

@@ -1,4 +1,5 @@
 #include "base/strbuf.h"
+#include "base/json_plain.h"
 #include <endian.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -240,26 +241,78 @@ static size_t plain_in_word(const char *at)
     return marks != 0 ? (size_t)__builtin_ctzll(marks) / 8 : sizeof(word);
 }
 
-/* Copies `text` as long as all of it is plain; else false, and what stands at `to` means nothing. */
-static bool copy_plain(char *to, struct span text)
+/* 16 bytes on their way. */
+struct sixteen {
+#ifdef __SSE2__
+    __m128i bytes;
+#else
+    uint64_t first, second;
+#endif
+};
+
+static inline struct sixteen load(const char *from)
 {
-    const char *from = text.base;
-    size_t len = text.len;
-    if (len < sizeof(uint64_t)) {
-        uint64_t word = 0x2020202020202020; /* blanks are plain */
+    struct sixteen loaded;
+    memcpy(&loaded, from, sizeof(loaded));
+    return loaded;
+}
+
+static inline bool are_plain(struct sixteen loaded)
+{
+#ifdef __SSE2__
+    __m128i del = _mm_cmpeq_epi8(loaded.bytes, _mm_set1_epi8(0x7F));
+    return json_plain_bits(_mm_or_si128(json_plain_marks(loaded.bytes), del)) == 0;
+#else
+    return (not_plain(loaded.first) | not_plain(loaded.second)) == 0;
+#endif
+}
+
+static inline bool words_are_plain(uint64_t first, uint64_t second)
+{
+    uint64_t words[] = {first, second};
+    return are_plain(load((const char *)words));
+}
+
+/* Copies `text`, of 1 to 15 bytes, if all of it is plain, some of it twice; else false. */
+static inline bool copy_short_plain(char *to, const char *from, size_t len)
+{
+    if (len >= 8) {
+        uint64_t first, last;
+        memcpy(&first, from, 8);
+        memcpy(&last, from + len - 8, 8);
+        memcpy(to, &first, 8);
+        memcpy(to + len - 8, &last, 8);
+        return words_are_plain(first, last);
+    }
+    uint64_t word = 0x2020202020202020; /* blanks are plain */
+    if (len >= 4) {
+        uint32_t first, last;
+        memcpy(&first, from, 4);
+        memcpy(&last, from + len - 4, 4);
+        memcpy(to, &first, 4);
+        memcpy(to + len - 4, &last, 4);
+        word = (uint64_t)first << 32 | last;
+    } else {
         for (size_t i = 0; i < len; i++)
             word = word << 8 | (unsigned char)(to[i] = from[i]);
-        return not_plain(word) == 0;
     }
-    for (size_t at = 0;; at += sizeof(uint64_t)) {
-        if (at > len - sizeof(uint64_t))
-            at = len - sizeof(uint64_t); /* some of it for the second time */
-        uint64_t word;
-        memcpy(&word, from + at, sizeof(word));
-        if (not_plain(word) != 0)
+    return words_are_plain(word, word);
+}
+
+/* Copies `text`, of at least one byte, as long as all of it is plain; else false, and what stands at `to` means
+ * nothing. */
+static inline bool copy_plain(char *to, struct span text)
+{
+    const char *from = text.base;
+    size_t len = text.len, last = len - sizeof(struct sixteen);
+    if (len < sizeof(struct sixteen))
+        return copy_short_plain(to, from, len);
+    for (size_t at = 0;; at = at + sizeof(struct sixteen) < last ? at + sizeof(struct sixteen) : last) {
+        struct sixteen piece = load(from + at); /* of the last, some for the second time */
+        if (!are_plain(piece))
             return false;
-        memcpy(to + at, &word, sizeof(word));
-        if (at == len - sizeof(uint64_t))
+        memcpy(to + at, &piece, sizeof(piece));
+        if (at == last)
             return true;
     }
 }
@@ -324,16 +377,9 @@ static void add_escape(struct strbuf *buf, unsigned char c)
     strbuf_add(buf, (struct span){escape, len});
 }
 
-void strbuf_json(struct strbuf *buf, struct span text)
+/* For any text. What nearly all texts are is handled apart, with few registers. */
+__attribute__((noinline)) static void add_any_json(struct strbuf *buf, struct span text)
 {
-    /* Nearly all texts are short and plain, and there is room. */
-    if (text.len != 0 && buf->_cap - buf->len > text.len + 2 && copy_plain(buf->base + buf->len + 1, text)) {
-        buf->base[buf->len] = '"';
-        buf->len += text.len + 2;
-        buf->base[buf->len - 1] = '"';
-        buf->base[buf->len] = '\0';
-        return;
-    }
     strbuf_putc(buf, '"');
     for (;;) {
         size_t run = plain_run(text);
@@ -354,6 +400,21 @@ void strbuf_json(struct strbuf *buf, struct span text)
         }
     }
     strbuf_putc(buf, '"');
+}
+
+void strbuf_json(struct strbuf *buf, struct span text)
+{
+    /* Nearly all texts are short and plain, and there is room. */
+    if (text.len != 0 && buf->_cap - buf->len > text.len + 2) {
+        char *to = buf->base + buf->len;
+        if (copy_plain(to + 1, text)) {
+            to[0] = '"';
+            memcpy(to + 1 + text.len, "\"", 2); /* with its NUL */
+            buf->len += text.len + 2;
+            return;
+        }
+    }
+    add_any_json(buf, text);
 }
 
 void strbuf_json_or_null(struct strbuf *buf, const char *string)

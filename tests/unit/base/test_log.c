@@ -95,6 +95,27 @@ START_TEST(text_line)
 }
 END_TEST
 
+START_TEST(keys_of_any_length_are_whole)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz";
+    struct log_line line;
+    log_start(LOG_INFO, _i == 0 ? LOG_JSON : LOG_TEXT, fds[1]);
+    log_begin(&line, LOG_INFO, "m");
+    for (size_t len = 1; len < sizeof(letters); len++) {
+        char *key = strndup(letters, len);
+        log_int(&line, key, (int64_t)len);
+        free(key);
+    }
+    log_end(&line);
+    stop_and_read();
+    char expected[1024], *at = expected;
+    for (int len = 1; len < (int)sizeof(letters); len++)
+        at += sprintf(at, _i == 0 ? ",\"%.*s\":%d" : " %.*s=%d", len, letters, len);
+    strcpy(at, _i == 0 ? "}\n" : "\n");
+    ck_assert_str_eq(strstr(text, _i == 0 ? ",\"a\"" : " a="), expected);
+}
+END_TEST
+
 START_TEST(time_is_now_in_utc)
 {
     for (int i = 0; i < 3; i++) { /* over the turn of a second, so that the cached one is renewed */
@@ -402,6 +423,7 @@ int main(void)
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, json_line);
     tcase_add_test(tc, text_line);
+    tcase_add_loop_test(tc, keys_of_any_length_are_whole, 0, 2);
     tcase_add_test(tc, time_is_now_in_utc);
     tcase_add_test(tc, levels);
     tcase_add_test(tc, long_lines_are_cut_at_a_field);

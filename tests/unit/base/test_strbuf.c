@@ -222,6 +222,39 @@ START_TEST(json_escapes)
 }
 END_TEST
 
+/* All bytes differ, so that a piece in the wrong place shows; what is written into, and read, is just as long. */
+START_TEST(json_of_each_length)
+{
+    for (size_t len = 1; len <= 80; len++) {
+        char *in = malloc(len), *memory = malloc(len + 3), expected[96];
+        struct strbuf out;
+        for (size_t i = 0; i < len; i++)
+            in[i] = (char)('#' + i % ('[' - '#'));
+        snprintf(expected, sizeof(expected), "\"%.*s\"", (int)len, in);
+        strbuf_init_fixed(&out, memory, len + 3);
+        strbuf_json(&out, (struct span){in, len});
+        ck_assert_str_eq(out.base, expected);
+        ck_assert(!out.overflow);
+        strbuf_init_fixed(&out, memory, len + 2); /* the closing quote has no place */
+        strbuf_json(&out, (struct span){in, len});
+        expected[len + 1] = '\0';
+        ck_assert_str_eq(out.base, expected);
+        ck_assert(out.overflow);
+        for (size_t i = 0; i < len; i++) {
+            char plain = in[i];
+            in[i] = '\x7f';
+            snprintf(expected, sizeof(expected), "\"%.*s\\u007f%.*s\"", (int)i, in, (int)(len - i - 1), in + i + 1);
+            strbuf_reset(&buf);
+            strbuf_json(&buf, (struct span){in, len});
+            ck_assert_str_eq(strbuf_cstr(&buf), expected);
+            in[i] = plain;
+        }
+        free(memory);
+        free(in);
+    }
+}
+END_TEST
+
 START_TEST(json_of_nothing)
 {
     struct strbuf out;
@@ -289,6 +322,7 @@ int main(void)
     tcase_add_test(tc, fixed_memory_is_never_left);
     tcase_add_test(tc, lent_memory_is_used_until_it_is_too_small);
     tcase_add_test(tc, claims_what_there_is_room_for);
+    tcase_add_test(tc, json_of_each_length);
     tcase_add_test(tc, json_of_nothing);
     tcase_add_loop_test(tc, json_escapes, 0, (int)(sizeof(json_cases) / sizeof(json_cases[0])));
     tcase_add_test(tc, json_single_bytes);
