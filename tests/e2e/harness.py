@@ -491,12 +491,12 @@ class Scenario:
         from redis_server import RedisFake  # pylint: disable=import-outside-toplevel,cyclic-import
         return RedisFake(server, mode, **more)
 
-    def run(self, *args, env=None, stdin=None, timeout=30.0):
-        """The weir command, to its end."""
+    def run(self, *args, env=None, stdin=None, timeout=30.0, preexec_fn=None):
+        """The weir command, to its end. That must not be a signal's or a sanitizer's."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")}
         environment.update(env or {})
         done = subprocess.run([str(Options.weir), *map(str, args)], capture_output=True, text=True, env=environment, input=stdin,
-                              timeout=timeout * Options.slow, cwd=self.dir, check=False)
+                              timeout=timeout * Options.slow, cwd=self.dir, preexec_fn=preexec_fn, check=False)
         if TROUBLE.search(done.stderr) or done.returncode < 0:
             raise Defect(f"it ended with {done.returncode}: {done.stderr}")
         return done

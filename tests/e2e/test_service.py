@@ -302,8 +302,7 @@ def test_init_on_a_full_disk_leaves_no_half_file(t):
     def one_block():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    done = subprocess.run([Options.weir, "init"], cwd=t.dir, preexec_fn=one_block, capture_output=True, text=True, check=False,
-                          timeout=20 * Options.slow)
+    done = t.run("init", preexec_fn=one_block)
     assert done.returncode == 1 and "weir.yaml" in done.stderr and not (t.dir / "weir.yaml").exists(), done
 
 
