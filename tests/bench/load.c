@@ -19,11 +19,11 @@
  * --bytes N makes the request's body N bytes long; with --serial N each body is another one: its number, from N on,
  * stands in the prompt. --header TEXT must begin a header line of each answer, as in "x-cache: hit". */
 #include "load_conn.h"
+#include "load_start.h"
 #include "load_use.h"
 #include <getopt.h>
 #include <signal.h>
 #include <sys/time.h>
-#include <sys/timerfd.h>
 
 #define TOTAL_MAX_US 90000000 /* no run lasts longer */
 #define TICK_US 1000
@@ -39,7 +39,7 @@ static struct {
     long count, requests, rate, events, seconds, ramp_ms;
     long bytes, serial; /* of the body, 0: as it is; the first body's number, -1: all bodies are the same */
     const char *key, *fake, *header;
-    int pids[64];
+    int pids[PIDS_MAX];
     int pid_count;
     SSL_CTX *tls; /* NULL: clear text */
 } options = {
@@ -75,9 +75,7 @@ void fail(const char *format, ...)
     static bool failing; /* use_now() may */
     va_list args;
     va_start(args, format);
-    fprintf(stderr, "load: ");
-    vfprintf(stderr, format, args);
-    fprintf(stderr, "\n");
+    say_failed("load", format, args);
     va_end(args);
     if (run.before.at_us != 0 && options.pid_count != 0 && !failing) {
         failing = true;
@@ -128,14 +126,7 @@ void on_open(struct conn *conn)
 static void open_conn(void)
 {
     struct conn *conn = calloc(1, sizeof(*conn));
-    int on = 1;
-    conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (conn->fd < 0 || connect(conn->fd, (struct sockaddr *)&options.address, sizeof(options.address)) != 0)
-        fail("cannot connect: %s", strerror(errno));
-    setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    fcntl(conn->fd, F_SETFL, O_NONBLOCK);
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
-    epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, conn->fd, &event);
+    conn_open(conn, run.epoll_fd, &options.address);
     conn->opened_us = now_us();
     run.opened++;
     run.opening++;
@@ -172,12 +163,8 @@ static void end_window(void)
 
 void on_head(const char *head)
 {
-    if (options.header == NULL)
-        return;
-    for (const char *line = head; (line = strstr(line, "\r\n")) != NULL;)
-        if (strncasecmp(line += 2, options.header, strlen(options.header)) == 0)
-            return;
-    fail("expected a header '%s', got: %s", options.header, head);
+    if (options.header != NULL)
+        expect_header(head, options.header);
 }
 
 void on_first_event(struct conn *conn)
@@ -271,11 +258,8 @@ static void on_tick(uint64_t now)
 
 static void loop(void)
 {
-    struct epoll_event events[256], event = {.events = EPOLLIN, .data.ptr = NULL};
-    struct itimerspec tick = {{0, TICK_US * 1000}, {0, TICK_US * 1000}};
-    run.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    timerfd_settime(run.timer_fd, 0, &tick, NULL);
-    epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, run.timer_fd, &event);
+    struct epoll_event events[256];
+    run.timer_fd = start_timer(run.epoll_fd, TICK_US);
     run.start_us = now_us();
     run.warming = options.mode == PACED ? options.count : 0;
     for (long i = 0; (is_closed_loop() || options.mode == PACED) && i < options.count; i++)
@@ -354,26 +338,6 @@ static void report_use(void)
     printf("\n");
 }
 
-static long number(const char *text, long min, long max)
-{
-    char *end;
-    long value = strtol(text, &end, 10);
-    if (*end != '\0' || end == text || value < min || value > max)
-        fail("'%s': expected a number from %ld to %ld", text, min, max);
-    return value;
-}
-
-static void parse_address(char *text)
-{
-    char *colon = strrchr(text, ':');
-    options.address.sin_family = AF_INET;
-    if (colon != NULL)
-        *colon = '\0';
-    if (colon == NULL || inet_pton(AF_INET, text, &options.address.sin_addr) != 1 || strncmp(text, "127.", 4) != 0)
-        fail("expected an address on loopback, 127.x.x.x:PORT");
-    options.address.sin_port = htons((uint16_t)number(colon + 1, 1, 65535));
-}
-
 /* All gateways are asked for the same protocol and cipher. */
 static SSL_CTX *make_tls(void)
 {
@@ -400,23 +364,22 @@ static void parse_options(int argc, char **argv)
     while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
         switch (option) {
         case 'a':
-            parse_address(optarg);
+            options.address = read_address(optarg);
             break;
         case 'p':
-            for (char *pid = strtok(optarg, ", "); pid != NULL && options.pid_count < 64; pid = strtok(NULL, ", "))
-                options.pids[options.pid_count++] = (int)number(pid, 1, INT_MAX);
+            options.pid_count = read_pids(optarg, options.pids);
             break;
         case 'c':
-            options.count = number(optarg, 1, 20000);
+            options.count = read_number(optarg, 1, 20000);
             break;
         case 'r':
-            options.requests = number(optarg, 1, 1000000);
+            options.requests = read_number(optarg, 1, 1000000);
             break;
         case 'R':
-            options.rate = number(optarg, 1, 20000);
+            options.rate = read_number(optarg, 1, 20000);
             break;
         case 'e':
-            options.events = number(optarg, 0, 1000000);
+            options.events = read_number(optarg, 0, 1000000);
             break;
         case 'k':
             options.key = optarg;
@@ -425,16 +388,16 @@ static void parse_options(int argc, char **argv)
             options.fake = optarg;
             break;
         case 's':
-            options.seconds = number(optarg, 1, 60);
+            options.seconds = read_number(optarg, 1, 60);
             break;
         case 'm':
-            options.ramp_ms = number(optarg, 1, 30000);
+            options.ramp_ms = read_number(optarg, 1, 30000);
             break;
         case 'b':
-            options.bytes = number(optarg, 512, BODY_MAX);
+            options.bytes = read_number(optarg, 512, BODY_MAX);
             break;
         case 'S':
-            options.serial = number(optarg, 0, 1000000000);
+            options.serial = read_number(optarg, 0, 1000000000);
             break;
         case 'H':
             options.header = optarg;

@@ -63,6 +63,19 @@ static inline uint64_t now_us(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
+/* Connects, and has the epoll set tell of it. */
+static inline void conn_open(struct conn *conn, int epoll_fd, const struct sockaddr_in *address)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
+    int on = 1;
+    conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (conn->fd < 0 || connect(conn->fd, (const struct sockaddr *)address, sizeof(*address)) != 0)
+        fail("cannot connect: %s", strerror(errno));
+    setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    fcntl(conn->fd, F_SETFL, O_NONBLOCK);
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, conn->fd, &event);
+}
+
 /* A request is about to be sent. */
 static inline void conn_expect(struct conn *conn, bool sse)
 {

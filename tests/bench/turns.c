@@ -13,10 +13,10 @@
  * off_us and on_us, the medians of the turns, and more_us, the median of the pairs' differences, with its quartiles, in
  * microseconds of processor time a request; and late_percent, of the bursts. */
 #include "load_conn.h"
+#include "load_start.h"
 #include "load_use.h"
 #include <getopt.h>
 #include <signal.h>
-#include <sys/timerfd.h>
 
 #define BURST_MAX 256
 #define PAIRS_MAX 1000
@@ -26,7 +26,7 @@
 
 struct gateway {
     struct sockaddr_in address;
-    int pids[64], pid_count;
+    int pids[PIDS_MAX], pid_count;
     struct conn *conns;
 };
 
@@ -46,9 +46,7 @@ void fail(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    fprintf(stderr, "turns: ");
-    vfprintf(stderr, format, args);
-    fprintf(stderr, "\n");
+    say_failed("turns", format, args);
     exit(1);
 }
 
@@ -59,12 +57,8 @@ void on_open(struct conn *conn)
 
 void on_head(const char *head)
 {
-    if (asked != &gateways[1] || *header == '\0')
-        return;
-    for (const char *line = head; (line = strstr(line, "\r\n")) != NULL;)
-        if (strncasecmp(line += 2, header, strlen(header)) == 0)
-            return;
-    fail("expected a header '%s', got: %s", header, head);
+    if (asked == &gateways[1] && *header != '\0')
+        expect_header(head, header);
 }
 
 void on_first_event(struct conn *conn)
@@ -112,15 +106,8 @@ static void open_conns(struct gateway *gateway)
     gateway->conns = calloc((size_t)burst, sizeof(struct conn));
     for (long i = 0; i < burst; i++) {
         struct conn *conn = &gateway->conns[i];
-        struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
-        int on = 1;
-        conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (conn->fd < 0 || connect(conn->fd, (struct sockaddr *)&gateway->address, sizeof(gateway->address)) != 0)
-            fail("cannot connect: %s", strerror(errno));
-        setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-        fcntl(conn->fd, F_SETFL, O_NONBLOCK);
+        conn_open(conn, epoll_fd, &gateway->address);
         conn->phase = IDLE;
-        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, conn->fd, &event);
     }
 }
 
@@ -208,26 +195,10 @@ static void compare(void)
 
 /* ---- start ---- */
 
-static long number(const char *text, long min, long max)
-{
-    char *end;
-    long value = strtol(text, &end, 10);
-    if (*end != '\0' || end == text || value < min || value > max)
-        fail("'%s': expected a number from %ld to %ld", text, min, max);
-    return value;
-}
-
 static void parse_gateway(struct gateway *gateway, char *address, char *pids)
 {
-    char *colon = strrchr(address, ':');
-    if (colon != NULL)
-        *colon = '\0';
-    if (colon == NULL || inet_pton(AF_INET, address, &gateway->address.sin_addr) != 1)
-        fail("'%s': expected ADDRESS:PORT", address);
-    gateway->address.sin_family = AF_INET;
-    gateway->address.sin_port = htons((uint16_t)number(colon + 1, 1, 65535));
-    for (char *pid = strtok(pids, ","); pid != NULL && gateway->pid_count < 64; pid = strtok(NULL, ","))
-        gateway->pids[gateway->pid_count++] = (int)number(pid, 1, INT_MAX);
+    gateway->address = read_address(address);
+    gateway->pid_count = read_pids(pids, gateway->pids);
 }
 
 int main(int argc, char **argv)
@@ -247,19 +218,19 @@ int main(int argc, char **argv)
             header = optarg;
             break;
         case 'B':
-            bursts = number(optarg, 1, 100000);
+            bursts = read_number(optarg, 1, 100000);
             break;
         case 'b':
-            burst = number(optarg, 1, BURST_MAX);
+            burst = read_number(optarg, 1, BURST_MAX);
             break;
         case 'g':
-            gap_us = number(optarg, 100, 999999);
+            gap_us = read_number(optarg, 100, 999999);
             break;
         case 'p':
-            pairs = number(optarg, 1, PAIRS_MAX);
+            pairs = read_number(optarg, 1, PAIRS_MAX);
             break;
         case 's':
-            bytes = number(optarg, 512, BODY_MAX);
+            bytes = read_number(optarg, 512, BODY_MAX);
             break;
         default:
             return 2;
@@ -269,14 +240,10 @@ int main(int argc, char **argv)
         fail("expected OFF-ADDRESS OFF-PIDS ON-ADDRESS ON-PIDS");
     parse_gateway(&gateways[0], argv[optind], argv[optind + 1]);
     parse_gateway(&gateways[1], argv[optind + 2], argv[optind + 3]);
-    struct itimerspec gap = {{0, gap_us * 1000}, {0, gap_us * 1000}};
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     signal(SIGPIPE, SIG_IGN);
     compose_request();
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    timerfd_settime(timer_fd, 0, &gap, NULL);
-    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer_fd, &event);
+    timer_fd = start_timer(epoll_fd, gap_us);
     open_conns(&gateways[0]);
     open_conns(&gateways[1]);
     compare();
