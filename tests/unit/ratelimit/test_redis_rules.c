@@ -1,99 +1,51 @@
 /* The Lua scripts in a real Redis, held to vectors.txt and to what the C implementation answers. */
 #include "ratelimit/scripts_in_redis.h"
+#include "ratelimit/vectors.h"
 
 /* ---- vectors ---- */
 
 static struct {
     struct store_ask ask;
     struct limit limit;
-    char name[128];
-    unsigned line, hits, vectors;
-    struct redis_question questions[256];
-    struct store_answer answers[256];
-} reader;
+    struct redis_question questions[VECTOR_HITS_MAX];
+    struct store_answer answers[VECTOR_HITS_MAX];
+} held;
 
-static void expect_numbers(const struct store_answer *answer, uint64_t remaining, uint64_t reset, uint64_t full)
+static void vector_limit(enum limit_strategy strategy, const struct limit *limit)
 {
-    const struct strategy_numbers *numbers = &answer->numbers;
-    ck_assert_msg(numbers->remaining == remaining && numbers->reset_us == reset && numbers->full_us == full,
-                  "line %u, %s: remaining %" PRIu64 " reset %" PRIu64 " full %" PRIu64, reader.line, reader.name,
-                  numbers->remaining, numbers->reset_us, numbers->full_us);
+    held.limit = *limit;
+    held.ask.strategy = strategy;
+    held.ask.limit = &held.limit;
+    held.ask.key = next_key();
 }
 
-static void read_limit(const char *text)
+static bool vector_hit(unsigned nth, uint64_t now, uint64_t cost, uint64_t *retry, struct strategy_numbers *numbers)
 {
-    struct limit_error error;
-    size_t count, len = strcspn(text, " ");
-    ck_assert(limit_strategy_parse((struct span){text, len}, &reader.ask.strategy));
-    ck_assert(limit_parse(span_of(text + len), &reader.limit, 1, &count, &error));
-    reader.ask.limit = &reader.limit;
-    reader.ask.key = next_key();
-    reader.hits = 0;
-    reader.vectors++;
-}
-
-static void read_hit(const char *text)
-{
-    uint64_t now, cost, remaining, reset, full;
-    char verdict_text[16], retry_text[32];
     struct redis_verdict verdict;
-    ck_assert_int_eq(sscanf(text, "%" SCNu64 " %" SCNu64 " = %15s %" SCNu64 " %" SCNu64 " %" SCNu64 " %31s", &now,
-                            &cost, verdict_text, &remaining, &reset, &full, retry_text),
-                     7);
-    uint64_t retry = strcmp(retry_text, "never") == 0 ? STRATEGY_NEVER : strtoull(retry_text, NULL, 10);
-    reader.ask.cost = cost;
-    struct redis_question question = question_of(&reader.ask, 1);
-    struct store_answer *answer = &reader.answers[reader.hits];
-    bool allowed = hit(&question, &now, answer, &verdict);
-    ck_assert_msg(allowed == (strcmp(verdict_text, "allowed") == 0) && answer->retry_us == retry,
-                  "line %u, %s: allowed %d retry %" PRIu64, reader.line, reader.name, allowed, answer->retry_us);
-    ck_assert_uint_lt(reader.hits, 255);
-    reader.questions[reader.hits++] = question;
-    expect_numbers(answer, remaining, reset, full);
+    held.ask.cost = cost;
+    held.questions[nth] = question_of(&held.ask, 1);
+    bool allowed = hit(&held.questions[nth], &now, &held.answers[nth], &verdict);
+    *retry = held.answers[nth].retry_us;
+    *numbers = held.answers[nth].numbers;
+    return allowed;
 }
 
-static void read_adjust(const char *text)
+static void vector_adjust(unsigned nth, uint64_t now, int64_t delta, struct strategy_numbers *numbers)
 {
-    uint64_t now, remaining, reset, full;
-    int64_t delta;
-    unsigned which;
     struct redis_verdict verdict;
     struct store_answer look;
-    ck_assert_int_eq(sscanf(text, "%" SCNu64 " %u %" SCNd64 " = %" SCNu64 " %" SCNu64 " %" SCNu64, &now, &which, &delta,
-                            &remaining, &reset, &full),
-                     6);
-    ck_assert_uint_lt(which, reader.hits);
-    settle(&reader.questions[which], &reader.answers[which], &delta, false, &now);
+    settle(&held.questions[nth], &held.answers[nth], &delta, false, &now);
     /* A hit that costs nothing says where the limit stands. */
-    reader.ask.cost = 0;
-    struct redis_question question = question_of(&reader.ask, 1);
+    held.ask.cost = 0;
+    struct redis_question question = question_of(&held.ask, 1);
     hit(&question, &now, &look, &verdict);
-    expect_numbers(&look, remaining, reset, full);
+    *numbers = look.numbers;
 }
 
 START_TEST(vectors)
 {
-    FILE *file = fopen(TEST_DATA "/ratelimit/vectors.txt", "r");
-    char line[512];
-    ck_assert_ptr_nonnull(file);
-    while (fgets(line, sizeof(line), file) != NULL) {
-        reader.line++;
-        line[strcspn(line, "\n")] = '\0';
-        if (line[0] == '\0' || line[0] == '#')
-            continue;
-        if (strncmp(line, "vector ", 7) == 0)
-            snprintf(reader.name, sizeof(reader.name), "%.120s", line + 7);
-        else if (strncmp(line, "limit ", 6) == 0)
-            read_limit(line + 6);
-        else if (strncmp(line, "hit ", 4) == 0)
-            read_hit(line + 4);
-        else if (strncmp(line, "adjust ", 7) == 0)
-            read_adjust(line + 7);
-        else
-            ck_abort_msg("line %u: %s", reader.line, line);
-    }
-    fclose(file);
-    ck_assert_uint_ge(reader.vectors, 90);
+    static const struct vectors_of in_redis = {vector_limit, vector_hit, vector_adjust};
+    vectors_check(&in_redis);
 }
 END_TEST
 

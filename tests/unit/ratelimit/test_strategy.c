@@ -1,9 +1,6 @@
 /* Every vector of vectors.txt, and properties that hold whatever comes. */
 #include "ratelimit/strategy.h"
-#include "run_suite.h"
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include "ratelimit/vectors.h"
 
 #define MINUTE UINT64_C(60000000)
 
@@ -52,97 +49,40 @@ static bool hit(struct limiter *l, uint64_t now, uint64_t cost, uint64_t *retry,
 
 static struct {
     struct limiter limiter;
-    bool open;
-    char name[128];
-    unsigned line, hits, vectors;
-    uint64_t tickets[256];
-} reader;
+    uint64_t tickets[VECTOR_HITS_MAX];
+} held;
 
-static void expect_numbers(uint64_t now, uint64_t remaining, uint64_t reset, uint64_t full)
+static void look(uint64_t now, struct strategy_numbers *numbers)
 {
-    struct limiter *l = &reader.limiter;
-    struct strategy_numbers numbers;
-    strategy_look(l->strategy, &l->state, &l->limit, now, &numbers);
-    ck_assert_msg(numbers.remaining == remaining && numbers.reset_us == reset && numbers.full_us == full,
-                  "line %u, %s: remaining %" PRIu64 " reset %" PRIu64 " full %" PRIu64, reader.line, reader.name,
-                  numbers.remaining, numbers.reset_us, numbers.full_us);
+    struct limiter *l = &held.limiter;
+    strategy_look(l->strategy, &l->state, &l->limit, now, numbers);
 }
 
-static void read_limit(const char *text)
+static void vector_limit(enum limit_strategy strategy, const struct limit *limit)
 {
-    enum limit_strategy strategy;
-    struct limit limit;
-    struct limit_error error;
-    size_t count, len = strcspn(text, " ");
-
-    ck_assert(limit_strategy_parse((struct span){text, len}, &strategy));
-    ck_assert_msg(limit_parse(span_of(text + len), &limit, 1, &count, &error), "line %u: %s", reader.line,
-                  error.message);
-    if (reader.open)
-        close_limiter(&reader.limiter);
-    open_limiter(&reader.limiter, strategy, limit.amount, limit.window_us);
-    reader.open = true;
-    reader.hits = 0;
-    reader.vectors++;
+    close_limiter(&held.limiter);
+    open_limiter(&held.limiter, strategy, limit->amount, limit->window_us);
 }
 
-static void read_hit(const char *text)
+static bool vector_hit(unsigned nth, uint64_t now, uint64_t cost, uint64_t *retry, struct strategy_numbers *numbers)
 {
-    uint64_t now, cost, remaining, reset, full, retry, seen = 0, ticket = 0;
-    char verdict[16], retry_text[32];
-
-    ck_assert_int_eq(sscanf(text, "%" SCNu64 " %" SCNu64 " = %15s %" SCNu64 " %" SCNu64 " %" SCNu64 " %31s", &now,
-                            &cost, verdict, &remaining, &reset, &full, retry_text),
-                     7);
-    retry = strcmp(retry_text, "never") == 0 ? STRATEGY_NEVER : strtoull(retry_text, NULL, 10);
-    bool allowed = hit(&reader.limiter, now, cost, &seen, &ticket);
-    ck_assert_msg(allowed == (strcmp(verdict, "allowed") == 0) && seen == retry,
-                  "line %u, %s: allowed %d retry %" PRIu64, reader.line, reader.name, allowed, seen);
-    ck_assert_uint_lt(reader.hits, 256);
-    reader.tickets[reader.hits++] = ticket;
-    expect_numbers(now, remaining, reset, full);
+    bool allowed = hit(&held.limiter, now, cost, retry, &held.tickets[nth]);
+    look(now, numbers);
+    return allowed;
 }
 
-static void read_adjust(const char *text)
+static void vector_adjust(unsigned nth, uint64_t now, int64_t delta, struct strategy_numbers *numbers)
 {
-    uint64_t now, remaining, reset, full;
-    int64_t delta;
-    unsigned which;
-
-    ck_assert_int_eq(sscanf(text, "%" SCNu64 " %u %" SCNd64 " = %" SCNu64 " %" SCNu64 " %" SCNu64, &now, &which, &delta,
-                            &remaining, &reset, &full),
-                     6);
-    ck_assert_uint_lt(which, reader.hits);
-    struct limiter *l = &reader.limiter;
-    strategy_adjust(l->strategy, &l->state, &l->limit, now, reader.tickets[which], delta);
-    expect_numbers(now, remaining, reset, full);
+    struct limiter *l = &held.limiter;
+    strategy_adjust(l->strategy, &l->state, &l->limit, now, held.tickets[nth], delta);
+    look(now, numbers);
 }
 
 START_TEST(vectors)
 {
-    FILE *file = fopen(TEST_DATA "/ratelimit/vectors.txt", "r");
-    char line[512];
-
-    ck_assert_ptr_nonnull(file);
-    while (fgets(line, sizeof(line), file) != NULL) {
-        reader.line++;
-        line[strcspn(line, "\n")] = '\0';
-        if (line[0] == '\0' || line[0] == '#')
-            continue;
-        if (strncmp(line, "vector ", 7) == 0)
-            snprintf(reader.name, sizeof(reader.name), "%.120s", line + 7);
-        else if (strncmp(line, "limit ", 6) == 0)
-            read_limit(line + 6);
-        else if (strncmp(line, "hit ", 4) == 0)
-            read_hit(line + 4);
-        else if (strncmp(line, "adjust ", 7) == 0)
-            read_adjust(line + 7);
-        else
-            ck_abort_msg("line %u: %s", reader.line, line);
-    }
-    fclose(file);
-    close_limiter(&reader.limiter);
-    ck_assert_uint_ge(reader.vectors, 90);
+    static const struct vectors_of ours = {vector_limit, vector_hit, vector_adjust};
+    vectors_check(&ours);
+    close_limiter(&held.limiter);
 }
 END_TEST
 
