@@ -94,7 +94,7 @@ static void take_out(struct shard *shard, size_t slot, struct cache_entry **gone
     unlink_age(shard, entry);
     shard->counts.entries--;
     shard->counts.bytes -= cost(entry);
-    entry->_next = *gone;
+    entry->_older = *gone;
     *gone = entry;
 }
 
@@ -171,7 +171,7 @@ static struct shard *shard_of(struct cache_memory *memory, const struct cache_ke
 static void let_go(struct cache_entry *gone)
 {
     while (gone != NULL) {
-        struct cache_entry *next = gone->_next;
+        struct cache_entry *next = gone->_older;
         cache_entry_release(gone);
         gone = next;
     }
@@ -227,6 +227,20 @@ void cache_memory_prefetch(struct cache_memory *memory, const struct cache_key *
     __builtin_prefetch(__atomic_load_n(&shard->slots, __ATOMIC_RELAXED) + at, 1);
 }
 
+/* Takes out an entry that was found, if it is still there, and makes the hit a miss. */
+static void drop_bad(struct shard *shard, const struct cache_entry *entry)
+{
+    struct cache_entry *gone = NULL;
+    pthread_mutex_lock(&shard->lock);
+    size_t slot = find(shard, &entry->key);
+    if (shard->tags[slot] != 0 && shard->slots[slot] == entry)
+        take_out(shard, slot, &gone);
+    shard->counts.hits--;
+    shard->counts.misses++;
+    pthread_mutex_unlock(&shard->lock);
+    let_go(gone);
+}
+
 struct cache_entry *cache_memory_lookup(struct cache_memory *memory, const struct cache_key *key, uint64_t now_us)
 {
     struct shard *shard = shard_of(memory, key);
@@ -249,10 +263,14 @@ struct cache_entry *cache_memory_lookup(struct cache_memory *memory, const struc
     }
     pthread_mutex_unlock(&shard->lock);
     let_go(gone);
-    return entry;
+    if (entry == NULL || cache_entry_judge(entry) == CACHE_GOOD)
+        return entry;
+    drop_bad(shard, entry);
+    cache_entry_release(entry);
+    return NULL;
 }
 
-bool cache_memory_insert(struct cache_memory *memory, struct cache_entry *entry, uint64_t now_us)
+bool cache_memory_insert(struct cache_memory *memory, struct cache_entry *entry, uint64_t born, uint64_t now_us)
 {
     struct shard *shard = shard_of(memory, &entry->key);
     struct cache_entry *gone = NULL;
@@ -261,8 +279,7 @@ bool cache_memory_insert(struct cache_memory *memory, struct cache_entry *entry,
     if (memory->ttl_us != 0 && entry->_leaves_us > now_us + memory->ttl_us)
         entry->_leaves_us = now_us + memory->ttl_us;
     pthread_mutex_lock(&shard->lock);
-    bool fits =
-        bytes <= memory->max_entry && entry->expires_us > now_us && entry->birth.purges == cache_memory_purges(memory);
+    bool fits = bytes <= memory->max_entry && entry->expires_us > now_us && born == cache_memory_purges(memory);
     if (fits) {
         size_t slot = find(shard, &entry->key);
         if (shard->tags[slot] != 0)

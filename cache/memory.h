@@ -18,7 +18,7 @@ struct cache_memory_settings {
 /* Added up since the start, but for entries and bytes, which are what is held now. */
 struct cache_memory_counts {
     uint64_t entries, bytes;
-    uint64_t hits, misses; /* lookups */
+    uint64_t hits, misses; /* lookups; what turns out not to be good, is missed */
     uint64_t stores;
     uint64_t evictions;   /* thrown out to make room */
     uint64_t expirations; /* found too old */
@@ -40,13 +40,14 @@ size_t cache_memory_max_entry(const struct cache_memory *memory);
  * does something else. */
 void cache_memory_prefetch(struct cache_memory *memory, const struct cache_key *key);
 
-/* The entry with this key, counted for the caller, who releases it; NULL if there is none that has not expired. The
- * entry becomes the most recently used. */
+/* The entry with this key, counted for the caller, who releases it; NULL if there is none that has not expired and is
+ * good (see cache_entry_judge). The entry becomes the most recently used. */
 struct cache_entry *cache_memory_lookup(struct cache_memory *memory, const struct cache_key *key, uint64_t now_us);
 
 /* Stores an entry, in place of the one with the same key, if any. The caller's count becomes the store's. False if the
- * entry is too large, has expired or was born before a purge: it was released. An entry may be stored only once. */
-bool cache_memory_insert(struct cache_memory *memory, struct cache_entry *entry, uint64_t now_us);
+ * entry is too large, has expired or was born before a purge (`born`: struct cache_birth's `purges`): it was released.
+ * An entry may be stored only once. */
+bool cache_memory_insert(struct cache_memory *memory, struct cache_entry *entry, uint64_t born, uint64_t now_us);
 
 /* Takes out the entry with this key; false if there was none. */
 bool cache_memory_remove(struct cache_memory *memory, const struct cache_key *key);

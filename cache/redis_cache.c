@@ -216,8 +216,7 @@ static void on_epochs(struct redis_command *command, const redisReply *reply, en
 
 /* ---- the head ---- */
 
-static struct cache_entry *make_entry(const struct redis_lookup *lookup, const struct redis_value_head *head,
-                                      uint64_t age_us)
+static struct cache_entry *make_entry(const struct redis_value_head *head, uint64_t age_us)
 {
     uint64_t now = clock_us();
     struct cache_entry_parts parts = {
@@ -232,7 +231,7 @@ static struct cache_entry *make_entry(const struct redis_lookup *lookup, const s
         .facts = head->facts,
         .created_us = now - age_us,
         .expires_us = now - age_us + head->ttl_us,
-        .birth = lookup->birth,
+        .judged = true, /* by whoever stored it */
         .etag = head->etag,
     };
     struct chunk *chunk = NULL;
@@ -258,9 +257,9 @@ static uint64_t age_of(const struct redis_value_head *head)
 static void finish_whole(struct redis_lookup *lookup, const struct redis_value_head *head, uint64_t age_us)
 {
     struct cache_memory *memory = lookup->_store->settings.memory;
-    struct cache_entry *entry = make_entry(lookup, head, age_us);
+    struct cache_entry *entry = make_entry(head, age_us);
     cache_entry_retain(entry);
-    cache_memory_insert(memory, entry, clock_us());
+    cache_memory_insert(memory, entry, lookup->birth.purges, clock_us());
     redis_cache_note(lookup->_store, REDIS_CACHE_HIT);
     stop(lookup);
     lookup->on_done(lookup, entry, true);
@@ -315,7 +314,7 @@ static void on_head(struct redis_command *command, const redisReply *reply, enum
         finish_whole(lookup, &head, age_us);
     } else {
         lookup->_pieces = h2o_mem_alloc(sizeof(*lookup->_pieces));
-        *lookup->_pieces = (struct redis_lookup_pieces){.head = head, .entry = make_entry(lookup, &head, age_us)};
+        *lookup->_pieces = (struct redis_lookup_pieces){.head = head, .entry = make_entry(&head, age_us)};
         if (!ask_pieces(lookup))
             fail(lookup, REDIS_DOWN);
         else
@@ -365,6 +364,6 @@ static void on_first_piece(struct redis_command *command, const redisReply *repl
 struct stream *redis_lookup_replay(struct redis_lookup *lookup)
 {
     struct redis_lookup_pieces *pieces = lookup->_replaying;
-    *pieces->replay = redis_replay_create(lookup->_store, &pieces->head, pieces->entry);
+    *pieces->replay = redis_replay_create(lookup->_store, &pieces->head, pieces->entry, &lookup->birth);
     return redis_replay_stream(*pieces->replay);
 }

@@ -92,8 +92,8 @@ void redis_lookup_cancel(struct redis_lookup *lookup);
  * returns from on_done. */
 struct stream *redis_lookup_replay(struct redis_lookup *lookup);
 
-/* Stores an answer, which takes a count of its own. Does nothing for one that was born without an epoch. */
-void redis_cache_put(struct redis_cache *store, struct cache_entry *entry);
+/* Stores a good answer, which takes a count of its own. Does nothing for one that was born without an epoch. */
+void redis_cache_put(struct redis_cache *store, struct cache_entry *entry, const struct cache_birth *birth);
 
 /* Any thread; approximate while the store's thread runs. */
 uint64_t redis_cache_count(const struct redis_cache *store, enum redis_cache_event event);

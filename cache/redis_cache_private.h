@@ -38,7 +38,7 @@ bool redis_cache_get(struct redis_cache *store, struct redis_command *command, s
 /* A replay of an answer in pieces, the first of which is at hand: redis_replay_begin gives it to the stream once it has
  * its reader. `entry` is the head's. */
 struct redis_replay *redis_replay_create(struct redis_cache *store, const struct redis_value_head *head,
-                                         const struct cache_entry *entry);
+                                         const struct cache_entry *entry, const struct cache_birth *birth);
 struct stream *redis_replay_stream(struct redis_replay *replay);
 void redis_replay_begin(struct redis_replay *replay, struct span first);
 

@@ -146,8 +146,8 @@ void redis_purge_cancel(struct redis_purge *purge)
 static bool is_target(void *ctx, const struct cache_entry *entry)
 {
     const struct redis_purge_target *target = ctx;
-    return (target->scope_name.len == 0 || span_eq(target->scope_name, entry->scope_name)) &&
-           (target->model.len == 0 || span_eq(target->model, entry->model));
+    return (target->scope_name.len == 0 || span_eq(target->scope_name, cache_entry_scope_name(entry))) &&
+           (target->model.len == 0 || span_eq(target->model, cache_entry_model(entry)));
 }
 
 size_t redis_purge_memory(struct cache_memory *memory, const struct redis_purge_target *target)

@@ -92,7 +92,7 @@ static void on_loaded(void *ctx, enum cache_outcome outcome)
 }
 
 /* What is replayed is put together again for the memory level, unless too much is already. */
-static void load(struct redis_replay *replay, const struct cache_entry *entry)
+static void load(struct redis_replay *replay, const struct cache_entry *entry, const struct cache_birth *birth)
 {
     struct redis_cache *store = replay->store;
     size_t bytes = (size_t)replay->head.facts.bytes;
@@ -103,11 +103,11 @@ static void load(struct redis_replay *replay, const struct cache_entry *entry)
         .key = entry->key,
         .created_us = entry->created_us,
         .ttl_us = entry->expires_us - entry->created_us,
-        .birth = entry->birth,
-        .scope_name = entry->scope_name,
-        .model = entry->model,
+        .birth = *birth,
+        .scope_name = cache_entry_scope_name(entry),
+        .model = cache_entry_model(entry),
         .status = entry->status,
-        .headers = entry->headers,
+        .headers = cache_entry_headers(entry),
         .header_count = entry->header_count,
         .on_done = on_loaded,
         .ctx = replay,
@@ -119,7 +119,7 @@ static void load(struct redis_replay *replay, const struct cache_entry *entry)
 }
 
 struct redis_replay *redis_replay_create(struct redis_cache *store, const struct redis_value_head *head,
-                                         const struct cache_entry *entry)
+                                         const struct cache_entry *entry, const struct cache_birth *birth)
 {
     struct redis_replay *replay = h2o_mem_alloc(sizeof(*replay));
     struct stream_producer producer = {on_resume, on_cancel, replay};
@@ -141,7 +141,7 @@ struct redis_replay *redis_replay_create(struct redis_cache *store, const struct
         replay->next->slot = &replay->next;
     store->replays = replay;
     replay->stream = stream_create(&settings, &producer);
-    load(replay, entry);
+    load(replay, entry, birth);
     return replay;
 }
 

@@ -15,6 +15,7 @@ struct redis_write {
     struct redis_write *next;
     struct cache_entry *entry;
     struct redis_value_head head;
+    char etag[CACHE_ETAG_SIZE];
     size_t cost, sent, waiting; /* bytes; pieces; values on their way */
     size_t chunk, chunk_done;   /* of the entry: where the next piece begins */
     bool head_sent, queued, failed;
@@ -33,7 +34,7 @@ static void on_put(struct redis_command *command, const redisReply *reply, enum 
 
 /* ---- life ---- */
 
-static struct redis_write *create(struct cache_entry *entry)
+static struct redis_write *create(struct cache_entry *entry, const unsigned char epoch[CACHE_EPOCH_LEN])
 {
     struct redis_write *write = h2o_mem_alloc(sizeof(*write));
     uint64_t now = clock_us();
@@ -45,21 +46,21 @@ static struct redis_write *create(struct cache_entry *entry)
         .ttl_us = entry->expires_us - entry->created_us,
         .status = entry->status,
         .sse = entry->sse,
-        .facts = entry->facts,
-        .scope_name = entry->scope_name,
-        .model = entry->model,
-        .etag = span_of(cache_entry_etag(entry)),
+        .facts = cache_entry_facts(entry),
+        .scope_name = cache_entry_scope_name(entry),
+        .model = cache_entry_model(entry),
+        .etag = span_of(cache_entry_etag(entry, write->etag)),
         .header_count = entry->header_count,
     };
-    memcpy(head->epoch, entry->birth.epoch, CACHE_EPOCH_LEN);
+    memcpy(head->epoch, epoch, CACHE_EPOCH_LEN);
     for (int id = 0; id <= DIALECT_EMBEDDINGS; id++)
         if (dialect_get((enum dialect_id)id) == entry->dialect)
             head->dialect = (enum dialect_id)id;
     for (size_t i = 0; i < entry->header_count && i < REDIS_VALUE_HEADERS_MAX; i++)
-        head->headers[i] = entry->headers[i];
+        head->headers[i] = cache_entry_headers(entry)[i];
     head->facts.bytes = 0;
     for (size_t i = 0; i < entry->chunk_count; i++)
-        head->facts.bytes += chunk_bytes(entry->chunks[i]).len;
+        head->facts.bytes += chunk_bytes(cache_entry_chunks(entry)[i]).len;
     head->piece_count = redis_value_pieces(head->facts.bytes);
     if (RAND_bytes(head->generation, sizeof(head->generation)) != 1)
         h2o_fatal("no random bytes");
@@ -147,7 +148,7 @@ static size_t gather(struct redis_write *write, char *out, size_t max)
 {
     size_t n = 0;
     while (n < max && write->chunk < write->entry->chunk_count) {
-        struct span rest = span_skip(chunk_bytes(write->entry->chunks[write->chunk]), write->chunk_done);
+        struct span rest = span_skip(chunk_bytes(cache_entry_chunks(write->entry)[write->chunk]), write->chunk_done);
         size_t take = rest.len < max - n ? rest.len : max - n;
         if (take != 0)
             memcpy(out + n, rest.base, take);
@@ -212,16 +213,16 @@ static void on_put(struct redis_command *command, const redisReply *reply, enum 
     pump(store);
 }
 
-void redis_cache_put(struct redis_cache *store, struct cache_entry *entry)
+void redis_cache_put(struct redis_cache *store, struct cache_entry *entry, const struct cache_birth *birth)
 {
-    if (!entry->birth.has_epoch)
+    if (!birth->has_epoch)
         return;
     if (store->writing + entry->allocated > store->settings.max_writing ||
-        redis_value_pieces(entry->facts.bytes) > REDIS_VALUE_PIECES_MAX) {
+        redis_value_pieces(entry->bytes) > REDIS_VALUE_PIECES_MAX) {
         redis_cache_note(store, REDIS_CACHE_PASSED_BY);
         return;
     }
-    struct redis_write *write = create(entry);
+    struct redis_write *write = create(entry, birth->epoch);
     store->writing += write->cost;
     *(store->last_write != NULL ? &store->last_write->next : &store->first_write) = write;
     store->last_write = write;

@@ -1,6 +1,5 @@
 #include "cache/writer.h"
 #include "base/clock.h"
-#include "base/json_scan.h"
 #include <h2o/memory.h>
 #include <stdlib.h>
 
@@ -132,39 +131,9 @@ static void collect(struct writer *writer, struct span bytes)
 
 /* ---- the end ---- */
 
-static struct span last_block(const struct writer *writer)
+/* What the stream's end says. */
+static enum cache_outcome judge_end(const struct stream *stream)
 {
-    return (struct span){writer->block, writer->block_len};
-}
-
-/* Whether a plain answer is one whole JSON document that is no error. */
-static enum cache_outcome judge_json(struct writer *writer)
-{
-    static const struct span names[] = {SPAN("error")};
-    struct json_value error;
-    struct json_error problem;
-    struct span text = last_block(writer);
-    char *copy = NULL;
-    if (writer->chunk_count != 0) {
-        size_t total = text.len;
-        for (size_t i = 0; i < writer->chunk_count; i++)
-            total += chunk_bytes(writer->chunks[i]).len;
-        char *at = copy = h2o_mem_alloc(total);
-        for (size_t i = 0; i < writer->chunk_count; i++)
-            put(&at, chunk_bytes(writer->chunks[i]));
-        put(&at, text);
-        text = (struct span){copy, total};
-    }
-    bool valid = json_scan(text, names, 1, &error, NULL, &problem);
-    free(copy);
-    if (!valid)
-        return CACHE_UNCLEAR;
-    return error.type == JSON_MISSING || error.type == JSON_NULL ? CACHE_STORED : CACHE_ERROR;
-}
-
-static enum cache_outcome judge(struct writer *writer)
-{
-    const struct stream *stream = writer->subscriber._stream;
     const struct stream_facts *facts = stream_facts(stream);
     /* Many clients leave at the last event, before the body's own end: the answer is whole all the same. */
     bool left_at_the_end = stream_failure(stream) == STREAM_CANCELLED && stream_is_sse(stream) && facts->terminal &&
@@ -173,12 +142,11 @@ static enum cache_outcome judge(struct writer *writer)
         return CACHE_BROKEN;
     if (facts->error_event)
         return CACHE_ERROR;
-    if (stream_is_sse(stream))
-        return facts->terminal ? CACHE_STORED : CACHE_BROKEN;
-    return judge_json(writer);
+    return stream_is_sse(stream) && !facts->terminal ? CACHE_BROKEN : CACHE_STORED;
 }
 
-static bool store(struct writer *writer)
+/* `rest`: what is in no full block. */
+static enum cache_outcome store(struct writer *writer, struct span rest)
 {
     const struct stream *stream = writer->subscriber._stream;
     const struct cache_writer_settings *settings = &writer->settings;
@@ -194,17 +162,21 @@ static bool store(struct writer *writer)
         .model = settings->model,
         .chunks = writer->chunks,
         .chunk_count = writer->chunk_count,
-        .rest = last_block(writer), /* copied to where there is just enough room, away from malloc's other blocks */
+        .rest = rest, /* copied to where there is just enough room, away from malloc's other blocks */
         .facts = *stream_facts(stream),
         .created_us = settings->created_us != 0 ? settings->created_us : now,
-        .birth = settings->birth,
     };
     parts.expires_us = parts.created_us + settings->ttl_us;
     struct cache_entry *entry = cache_entry_create(&parts);
     writer->chunk_count = 0; /* they are the entry's now */
+    enum cache_verdict verdict = settings->judge_later ? CACHE_GOOD : cache_entry_judge(entry);
+    if (verdict != CACHE_GOOD) {
+        cache_entry_release(entry);
+        return verdict == CACHE_TELLS_ERROR ? CACHE_ERROR : CACHE_UNCLEAR;
+    }
     if (settings->on_entry != NULL)
-        settings->on_entry(settings->ctx, entry);
-    return cache_memory_insert(settings->memory, entry, now);
+        settings->on_entry(settings->ctx, entry, &settings->birth);
+    return cache_memory_insert(settings->memory, entry, settings->birth.purges, now) ? CACHE_STORED : CACHE_TOO_LARGE;
 }
 
 static void finish(struct writer *writer, enum cache_outcome outcome)
@@ -225,8 +197,15 @@ static void on_data(struct stream_subscriber *subscriber)
     struct writer *writer = H2O_STRUCT_FROM_MEMBER(struct writer, subscriber, subscriber);
     struct slice slices[SLICES_MAX];
     size_t count, max = cache_memory_max_entry(writer->settings.memory);
+    struct stream *stream = subscriber->_stream;
+    struct span rest = SPAN_NONE;
     while ((count = stream_peek(subscriber, slices, SLICES_MAX)) != 0) {
         size_t bytes = 0;
+        if (count == 1 && stream_state(stream) != STREAM_OPEN && writer->block_len == 0 &&
+            slices[0].bytes.len <= BLOCK_SIZE && writer->held + slices[0].bytes.len <= max) {
+            rest = slices[0].bytes; /* all that there will be: it need not stand anywhere in between */
+            break;
+        }
         for (size_t i = 0; i < count; i++) {
             collect(writer, slices[i].bytes);
             bytes += slices[i].bytes.len;
@@ -237,16 +216,17 @@ static void on_data(struct stream_subscriber *subscriber)
         }
         stream_consume(subscriber, bytes);
     }
-    if (stream_state(subscriber->_stream) == STREAM_OPEN) {
+    if (stream_state(stream) == STREAM_OPEN) {
         stream_ready(subscriber);
         return;
     }
-    cache_memory_prefetch(writer->settings.memory, &writer->settings.key); /* while the answer is judged */
-    if (writer->block_len == BLOCK_SIZE)
-        seal_block(writer);
-    enum cache_outcome outcome = judge(writer);
-    if (outcome == CACHE_STORED && !store(writer))
-        outcome = CACHE_TOO_LARGE;
+    enum cache_outcome outcome = judge_end(stream);
+    if (outcome == CACHE_STORED) {
+        cache_memory_prefetch(writer->settings.memory, &writer->settings.key); /* while the entry is made */
+        if (writer->block_len == BLOCK_SIZE)
+            seal_block(writer);
+        outcome = store(writer, rest.len != 0 ? rest : (struct span){writer->block, writer->block_len});
+    }
     finish(writer, outcome);
 }
 

@@ -3,8 +3,9 @@
  * when the client leaves, the stream breaks and nothing is stored.
  *
  * Stored is what ended properly, was not too large, told of no error and, if it is no stream of events, is one JSON
- * document: a body that only the end of its connection delimits may have been cut without a sign. A stream of events
- * must have had its dialect's terminal event, so those of dialects without one are never stored.
+ * document: a body that only the end of its connection delimits may have been cut without a sign. That may be found out
+ * later, when somebody asks for it. A stream of events must have had its dialect's terminal event, so those of dialects
+ * without one are never stored.
  *
  * The stream's thread. The writer frees itself. */
 #ifndef WEIR_CACHE_WRITER_H
@@ -27,13 +28,14 @@ struct cache_writer_settings {
     uint64_t created_us; /* when the answer was new; 0: at its end */
     uint64_t ttl_us;     /* from then on */
     struct cache_birth birth;
-    struct span scope_name, model;      /* copied; see struct cache_entry; never a credential itself */
-    int status;                         /* of the answer; only 200 is stored */
+    struct span scope_name, model; /* copied; see struct cache_entry; never a credential itself */
+    bool judge_later;              /* the memory store reads through what is no stream, before it gives it to anybody */
+    int status;                    /* of the answer; only 200 is stored */
     const struct cache_header *headers; /* of the answer; copied */
     size_t header_count;
     /* The answer is whole and is about to be put into the memory store; may be NULL. Keeps it with cache_entry_retain.
      */
-    void (*on_entry)(void *ctx, struct cache_entry *entry);
+    void (*on_entry)(void *ctx, struct cache_entry *entry, const struct cache_birth *birth);
     void (*on_done)(void *ctx, enum cache_outcome outcome); /* once, if the writer was started; may be NULL */
     void *ctx;                                              /* must live for as long as the stream is open */
 };

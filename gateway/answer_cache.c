@@ -95,19 +95,21 @@ static void answer_hit(struct call *call, struct cache_entry *entry, struct redi
     call->cache.entry = entry;
     call->cache.age = cache_entry_age(entry, clock_us());
     limit_refund_hit(call);
-    struct span etag = span_of(cache_entry_etag(entry));
+    char room[CACHE_ETAG_SIZE];
+    struct span etag = span_of(cache_entry_etag(entry, room));
     if (etag.len != 0 && cache_etag_matches(call_header(call, SPAN("if-none-match")), etag)) {
         call->transport->answer(call, 304, SPAN_NONE, SPAN_NONE);
         return;
     }
+    const struct cache_header *stored = cache_entry_headers(entry);
     struct header headers[entry->header_count + 1];
     for (size_t i = 0; i < entry->header_count; i++)
-        headers[i] = (struct header){entry->headers[i].name, entry->headers[i].value};
+        headers[i] = (struct header){stored[i].name, stored[i].value};
     struct exchange_head head = {
         .status = entry->status,
         .headers = headers,
         .header_count = entry->header_count,
-        .content_length = entry->sse ? UINT64_MAX : entry->facts.bytes,
+        .content_length = entry->sse ? UINT64_MAX : entry->bytes,
         .sse = entry->sse,
     };
     struct stream *stream = lookup != NULL ? redis_lookup_replay(lookup) : cache_entry_replay(entry);
@@ -229,12 +231,13 @@ enum depend_result depend_cache(struct call *call)
     }
     if (entry != NULL)
         cache_entry_release(entry);
+    call->cache.replaces = control.no_cache || entry != NULL;
     return look_in_redis(call, &control) == DEPEND_WAIT ? DEPEND_WAIT : miss(call, &control);
 }
 
-static void on_entry(void *store, struct cache_entry *entry)
+static void on_entry(void *store, struct cache_entry *entry, const struct cache_birth *birth)
 {
-    redis_cache_put(store, entry);
+    redis_cache_put(store, entry, birth);
 }
 
 void answer_cache_store(struct call *call, const struct exchange_head *head, struct stream *stream)
@@ -250,6 +253,8 @@ void answer_cache_store(struct call *call, const struct exchange_head *head, str
         .key = call->cache.key,
         .ttl_us = call->site->config->cache.ttl_us,
         .birth = call->cache.birth,
+        /* Redis gets nothing that is not good, and what is there goes only for what is better. */
+        .judge_later = store == NULL && !call->cache.replaces,
         .scope_name = scope_name(call),
         .model = call_model(call),
         .status = head->status,
@@ -273,10 +278,10 @@ void answer_cache_headers(const struct call *call, void (*add)(void *ctx, struct
     add(ctx, SPAN("x-cache"), words[call->cache.state]);
     if (call->cache.entry == NULL)
         return;
-    char age[24];
+    char age[24], room[CACHE_ETAG_SIZE];
     snprintf(age, sizeof(age), "%llu", (unsigned long long)call->cache.age);
     add(ctx, SPAN("age"), span_of(age));
-    struct span etag = span_of(cache_entry_etag(call->cache.entry));
+    struct span etag = span_of(cache_entry_etag(call->cache.entry, room));
     if (etag.len != 0)
         add(ctx, SPAN("etag"), etag);
 }

@@ -124,7 +124,7 @@ static inline struct cache_key key_of(char c)
 
 static struct strbuf text; /* the answer that was stored last */
 
-static inline struct cache_entry *make(char c, bool sse, size_t bytes, const struct cache_birth *birth)
+static inline struct cache_entry *make(char c, bool sse, size_t bytes)
 {
     static const struct cache_header headers[] = {{SPAN("content-type"), SPAN("x/y")}};
     struct chunk *chunks[1024];
@@ -146,7 +146,7 @@ static inline struct cache_entry *make(char c, bool sse, size_t bytes, const str
                                       .chunks = chunks,
                                       .facts = {.events = 5, .terminal = sse, .usage = {.prompt = 4, .known = true}},
                                       .created_us = clock_us(),
-                                      .birth = *birth};
+                                      .judged = true};
     for (size_t at = 0; at < text.len;) {
         size_t n = text.len - at < 16384 ? text.len - at : 16384;
         char *block = malloc(n);
@@ -243,9 +243,9 @@ static inline struct cache_birth birth_of(char c)
 static inline void put(char c, bool sse, size_t bytes)
 {
     struct cache_birth birth = birth_of(c);
-    struct cache_entry *entry = make(c, sse, bytes, &birth);
+    struct cache_entry *entry = make(c, sse, bytes);
     uint64_t before = redis_cache_count(store, REDIS_CACHE_WRITTEN);
-    redis_cache_put(store, entry);
+    redis_cache_put(store, entry, &birth);
     cache_entry_release(entry);
     for (int i = 0; i < 2000 && redis_cache_count(store, REDIS_CACHE_WRITTEN) == before; i++)
         redis_loop_run(&loop, NULL, 5);
@@ -261,9 +261,10 @@ static inline bool in_memory(char c)
     struct strbuf body;
     strbuf_init(&body, 64 << 20);
     for (size_t i = 0; i < entry->chunk_count; i++)
-        strbuf_add(&body, chunk_bytes(entry->chunks[i]));
+        strbuf_add(&body, chunk_bytes(cache_entry_chunks(entry)[i]));
     ck_assert(span_eq(strbuf_span(&body), strbuf_span(&text)));
-    ck_assert(span_eq(entry->scope_name, SPAN("alice")) && span_eq(entry->model, SPAN("llama")));
+    ck_assert(span_eq(cache_entry_scope_name(entry), SPAN("alice")) &&
+              span_eq(cache_entry_model(entry), SPAN("llama")));
     strbuf_dispose(&body);
     cache_entry_release(entry);
     return true;

@@ -11,6 +11,7 @@
 
 static struct cache_memory *memory;
 static struct cache_memory_counts counts;
+static char etag[CACHE_ETAG_SIZE];
 
 static struct cache_key key_of(unsigned n)
 {
@@ -60,7 +61,7 @@ static void open_store(size_t max_bytes, size_t max_entry)
 
 static bool insert(unsigned n, size_t len, uint64_t expires_us)
 {
-    return cache_memory_insert(memory, make_entry(n, len, n, expires_us), 0);
+    return cache_memory_insert(memory, make_entry(n, len, n, expires_us), cache_memory_purges(memory), 0);
 }
 
 static bool is_there(unsigned n, uint64_t now_us)
@@ -83,12 +84,12 @@ START_TEST(an_entry_keeps_what_it_was_given)
     cache_memory_destroy(memory); /* it lives on */
     ck_assert_int_eq(entry->status, 200);
     ck_assert_uint_eq(entry->header_count, 2);
-    ck_assert(span_eq(entry->headers[0].value, SPAN("text/event-stream")));
-    ck_assert(span_eq(entry->headers[1].name, SPAN("openai-model")));
-    ck_assert(span_eq(entry->scope_name, SPAN("bob")));
-    ck_assert(span_eq(entry->model, SPAN("llama")));
-    ck_assert_uint_eq(entry->facts.events, 7);
-    ck_assert_str_eq(cache_entry_etag(entry), "");
+    ck_assert(span_eq(cache_entry_headers(entry)[0].value, SPAN("text/event-stream")));
+    ck_assert(span_eq(cache_entry_headers(entry)[1].name, SPAN("openai-model")));
+    ck_assert(span_eq(cache_entry_scope_name(entry), SPAN("bob")));
+    ck_assert(span_eq(cache_entry_model(entry), SPAN("llama")));
+    ck_assert_uint_eq(entry->events, 7);
+    ck_assert_str_eq(cache_entry_etag(entry, etag), "");
     ck_assert_uint_gt(entry->allocated, sizeof(*entry) + 100);
     ck_assert_uint_eq(cache_entry_age(entry, 5 * MINUTE + 2999999), 2);
     ck_assert_uint_eq(cache_entry_age(entry, MINUTE), 0);
@@ -109,14 +110,71 @@ START_TEST(a_plain_answer_has_a_strong_tag_of_its_bytes)
         struct cache_entry_parts parts = {.key = key_of(1), .status = 200, .chunks = chunks, .chunk_count = 2};
         entries[i] = cache_entry_create(&parts);
     }
-    ck_assert_str_eq(cache_entry_etag(entries[0]), cache_entry_etag(entries[1]));
-    ck_assert_str_ne(cache_entry_etag(entries[0]), cache_entry_etag(entries[2]));
-    ck_assert_uint_eq(strlen(cache_entry_etag(entries[0])), CACHE_ETAG_SIZE - 1);
-    ck_assert_int_eq(cache_entry_etag(entries[0])[0], '"');
     /* The first half of: printf '{"a":1}' | sha256sum */
-    ck_assert_str_eq(cache_entry_etag(entries[0]), "\"015abd7f5cc57a2dd94b7590f04ad808\"");
+    for (int i = 0; i < 2; i++)
+        ck_assert_str_eq(cache_entry_etag(entries[i], etag), "\"015abd7f5cc57a2dd94b7590f04ad808\"");
+    ck_assert_str_eq(cache_entry_etag(entries[0], etag), "\"015abd7f5cc57a2dd94b7590f04ad808\""); /* and again */
+    ck_assert_str_ne(cache_entry_etag(entries[2], etag), "\"015abd7f5cc57a2dd94b7590f04ad808\"");
+    ck_assert_uint_eq(strlen(etag), CACHE_ETAG_SIZE - 1);
     for (int i = 0; i < 3; i++)
         cache_entry_release(entries[i]);
+}
+END_TEST
+
+/* One that comes with the answer is taken as it is, if it can be one of ours. */
+START_TEST(a_tag_that_is_known_is_not_made_again)
+{
+    static const struct {
+        const char *given, *is;
+    } cases[] = {
+        {"\"0123456789abcdef0123456789abcdef\"", "\"0123456789abcdef0123456789abcdef\""},
+        {"\"0123456789abcdef0123456789abcdeF\"", "\"015abd7f5cc57a2dd94b7590f04ad808\""},
+        {"\"0123456789abcdef0123456789abcde/\"", "\"015abd7f5cc57a2dd94b7590f04ad808\""},
+        {"'0123456789abcdef0123456789abcdef'", "\"015abd7f5cc57a2dd94b7590f04ad808\""},
+        {"\"0123456789abcdef0123456789abcde\"", "\"015abd7f5cc57a2dd94b7590f04ad808\""},
+        {"", "\"015abd7f5cc57a2dd94b7590f04ad808\""},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct cache_entry_parts parts = {
+            .key = key_of(1), .status = 200, .rest = SPAN("{\"a\":1}"), .etag = span_of(cases[i].given)};
+        struct cache_entry *entry = cache_entry_create(&parts);
+        ck_assert_str_eq(cache_entry_etag(entry, etag), cases[i].is);
+        cache_entry_release(entry);
+    }
+}
+END_TEST
+
+/* What nobody has read through is read through when it is first asked for. */
+START_TEST(what_is_not_good_is_found_out_when_it_is_asked_for)
+{
+    static const struct {
+        struct span body;
+        bool judged, found;
+    } cases[] = {
+        {SPAN("{\"a\":1}"), false, true},
+        {SPAN("{\"error\":null}"), false, true},
+        {SPAN("{\"error\":\"no\"}"), false, false},
+        {SPAN("{\"a\":"), false, false},
+        {SPAN("<html>"), false, false},
+        {SPAN("<html>"), true, true},
+        {SPAN(""), false, false},
+    };
+    open_store(1 << 20, 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct cache_entry_parts parts = {
+            .key = key_of(1), .status = 200, .rest = cases[i].body, .judged = cases[i].judged, .expires_us = MINUTE};
+        struct cache_memory_counts before;
+        cache_memory_counts(memory, &before);
+        ck_assert(cache_memory_insert(memory, cache_entry_create(&parts), 0, 0));
+        for (int again = 0; again < 2; again++)
+            ck_assert_msg(is_there(1, 0) == cases[i].found, "%.*s", (int)cases[i].body.len, cases[i].body.base);
+        cache_memory_counts(memory, &counts);
+        ck_assert_uint_eq(counts.entries, cases[i].found);
+        ck_assert_uint_eq(counts.hits - before.hits, cases[i].found ? 2 : 0);
+        ck_assert_uint_eq(counts.misses - before.misses, cases[i].found ? 0 : 2);
+        cache_memory_remove(memory, &parts.key);
+    }
+    cache_memory_destroy(memory);
 }
 END_TEST
 
@@ -136,7 +194,7 @@ START_TEST(a_replay_outlives_its_entry)
         memset(rest, 'x', sizeof(rest));
         ck_assert_uint_eq(entry->chunk_count, chunk_count + 1);
         ck_assert_uint_ge(entry->allocated, sizeof(*entry) + 8 + 5);
-        ck_assert(span_eq(entry->model, SPAN("llama")));
+        ck_assert(span_eq(cache_entry_model(entry), SPAN("llama")));
         struct stream *replay = cache_entry_replay(entry);
         struct stream_subscriber reader = {.on_data = NULL};
         ck_assert(stream_subscribe(replay, &reader, 0));
@@ -163,7 +221,7 @@ START_TEST(time_runs_out)
     ck_assert_uint_eq(counts.expirations, 1);
     ck_assert_uint_eq(counts.hits, 1);
     ck_assert_uint_eq(counts.misses, 1);
-    ck_assert(!cache_memory_insert(memory, make_entry(1, 10, 1, MINUTE), MINUTE));
+    ck_assert(!cache_memory_insert(memory, make_entry(1, 10, 1, MINUTE), 0, MINUTE));
     cache_memory_destroy(memory);
 }
 END_TEST
@@ -172,13 +230,13 @@ START_TEST(a_second_answer_replaces_the_first)
 {
     open_store(1 << 20, 0);
     struct cache_key key = key_of(1);
-    ck_assert(cache_memory_insert(memory, make_entry(1, 3, 0, MINUTE), 0));
+    ck_assert(cache_memory_insert(memory, make_entry(1, 3, 0, MINUTE), 0, 0));
     struct cache_entry *old = cache_memory_lookup(memory, &key, 0);
-    ck_assert(cache_memory_insert(memory, make_entry(1, 6, 1, MINUTE), 0));
+    ck_assert(cache_memory_insert(memory, make_entry(1, 6, 1, MINUTE), 0, 0));
     struct cache_entry *new = cache_memory_lookup(memory, &key, 0);
     ck_assert_ptr_ne(old, new);
-    ck_assert_int_eq(chunk_bytes(old->chunks[0]).base[0], 'a');
-    ck_assert_int_eq(chunk_bytes(new->chunks[0]).base[0], 'b');
+    ck_assert_int_eq(chunk_bytes(cache_entry_chunks(old)[0]).base[0], 'a');
+    ck_assert_int_eq(chunk_bytes(cache_entry_chunks(new)[0]).base[0], 'b');
     cache_entry_release(old);
     cache_entry_release(new);
     cache_memory_counts(memory, &counts);
@@ -196,7 +254,7 @@ END_TEST
 static bool is_bobs(void *ctx, const struct cache_entry *entry)
 {
     (*(unsigned *)ctx)++;
-    return span_eq(entry->scope_name, SPAN("bob"));
+    return span_eq(cache_entry_scope_name(entry), SPAN("bob"));
 }
 
 START_TEST(purges_take_what_matches)
@@ -245,7 +303,7 @@ START_TEST(the_expired_make_room_before_the_old)
     ck_assert(insert(1, 1000, 9 * MINUTE));
     ck_assert(insert(2, 1000, MINUTE));
     ck_assert(insert(3, 1000, 9 * MINUTE));
-    ck_assert(cache_memory_insert(memory, make_entry(4, 1000, 4, 9 * MINUTE), 2 * MINUTE));
+    ck_assert(cache_memory_insert(memory, make_entry(4, 1000, 4, 9 * MINUTE), 0, 2 * MINUTE));
     ck_assert(is_there(1, 2 * MINUTE));
     ck_assert(!is_there(2, 0));
     cache_memory_counts(memory, &counts);
@@ -334,7 +392,7 @@ static void one_lookup(unsigned n, uint64_t now)
     ck_assert_int_eq(entry != NULL, i < model_count);
     if (entry == NULL)
         return;
-    ck_assert_int_eq(chunk_bytes(entry->chunks[2]).base[0], 'a' + (int)(model[i].version % 26));
+    ck_assert_int_eq(chunk_bytes(cache_entry_chunks(entry)[2]).base[0], 'a' + (int)(model[i].version % 26));
     cache_entry_release(entry);
     model_push(model_take(i));
 }
@@ -363,7 +421,7 @@ START_TEST(random_load_behaves_like_the_oracle)
             struct cache_entry *made = make_entry(n, dice(dice(4) == 0 ? 14000 : 900), step, entry.expires_us);
             entry.cost = made->allocated + 4 * sizeof(void *);
             bool fits = entry.cost <= max_entry && entry.expires_us > now;
-            ck_assert_int_eq(cache_memory_insert(memory, made, now), fits);
+            ck_assert_int_eq(cache_memory_insert(memory, made, cache_memory_purges(memory), now), fits);
             if (fits)
                 model_insert(entry, max_bytes, now);
         }
@@ -419,7 +477,7 @@ static void *work(void *arg)
         struct cache_key key = key_of(n);
         struct cache_entry *entry = cache_memory_lookup(memory, &key, i);
         if (entry == NULL) {
-            cache_memory_insert(memory, make_entry(n, 300 + n, i, i + 3000), i);
+            cache_memory_insert(memory, make_entry(n, 300 + n, i, i + 3000), cache_memory_purges(memory), i);
             continue;
         }
         size_t len = read_replay(entry);
@@ -457,6 +515,8 @@ int main(void)
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, an_entry_keeps_what_it_was_given);
     tcase_add_test(tests, a_plain_answer_has_a_strong_tag_of_its_bytes);
+    tcase_add_test(tests, a_tag_that_is_known_is_not_made_again);
+    tcase_add_test(tests, what_is_not_good_is_found_out_when_it_is_asked_for);
     tcase_add_test(tests, a_replay_outlives_its_entry);
     tcase_add_test(tests, time_runs_out);
     tcase_add_test(tests, a_second_answer_replaces_the_first);

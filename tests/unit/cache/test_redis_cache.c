@@ -14,8 +14,8 @@ START_TEST(test_small_answers)
         look_up(&client, c);
         ck_assert_ptr_nonnull(client.entry);
         ck_assert(client.whole && client.entry->sse == sizes[i].sse);
-        ck_assert_uint_eq(client.entry->facts.usage.prompt, 4);
-        ck_assert_uint_eq(client.entry->facts.bytes, text.len);
+        ck_assert_uint_eq(client.entry->prompt_tokens, 4);
+        ck_assert_uint_eq(client.entry->bytes, text.len);
         ck_assert_uint_le(cache_entry_age(client.entry, clock_us()), 60); /* seconds; of its 600 it has all before it */
         ck_assert(in_memory(c));
         dispose(&client);
@@ -35,8 +35,9 @@ START_TEST(test_large_answers_come_in_pieces)
         look_up(&client, c);
         ck_assert_ptr_nonnull(client.entry);
         ck_assert(!client.whole && client.entry->chunk_count == 0);
-        ck_assert_uint_eq(client.entry->facts.bytes, text.len);
-        ck_assert_int_eq(cache_entry_etag(client.entry)[0], sse ? '\0' : '"');
+        ck_assert_uint_eq(client.entry->bytes, text.len);
+        char etag[CACHE_ETAG_SIZE];
+        ck_assert_int_eq(cache_entry_etag(client.entry, etag)[0], sse ? '\0' : '"');
         ck_assert(redis_loop_run(&loop, &client.over, LONG_MS));
         ck_assert_int_eq(client.state, STREAM_ENDED);
         ck_assert(span_eq(strbuf_span(&client.got), strbuf_span(&text)));
@@ -200,8 +201,8 @@ START_TEST(test_a_server_that_is_gone_or_frozen)
     client = (struct client){.reads = true};
     ck_assert(!start(&client, 'a'));
     struct cache_birth birth = {.has_epoch = true};
-    struct cache_entry *entry = make('a', true, 100, &birth);
-    redis_cache_put(store, entry);
+    struct cache_entry *entry = make('a', true, 100);
+    redis_cache_put(store, entry, &birth);
     cache_entry_release(entry);
     ck_assert_uint_eq(redis_cache_count(store, REDIS_CACHE_NOT_WRITTEN), 1);
 }
@@ -211,13 +212,13 @@ START_TEST(test_what_waits_for_redis_is_bounded)
 {
     struct cache_birth birth = birth_of('a');
     kill(server.pid, SIGSTOP);
-    struct cache_entry *entry = make('a', true, 3 << 20, &birth);
+    struct cache_entry *entry = make('a', true, 3 << 20);
     for (int i = 0; i < 10; i++)
-        redis_cache_put(store, entry);
+        redis_cache_put(store, entry, &birth);
     ck_assert_uint_eq(redis_cache_count(store, REDIS_CACHE_PASSED_BY), 5);
     birth.has_epoch = false;
-    struct cache_entry *unborn = make('b', true, 100, &birth);
-    redis_cache_put(store, unborn);
+    struct cache_entry *unborn = make('b', true, 100);
+    redis_cache_put(store, unborn, &birth);
     ck_assert_uint_eq(redis_cache_count(store, REDIS_CACHE_PASSED_BY), 5);
     cache_entry_release(unborn);
     kill(server.pid, SIGCONT);
@@ -226,10 +227,10 @@ START_TEST(test_what_waits_for_redis_is_bounded)
     ck_assert_uint_eq(redis_cache_count(store, REDIS_CACHE_WRITTEN), 5);
     cache_entry_release(entry);
     kill(server.pid, SIGSTOP); /* the end comes while they wait */
-    entry = make('a', true, 3 << 20, &birth);
-    entry->birth.has_epoch = true;
+    entry = make('a', true, 3 << 20);
+    birth.has_epoch = true;
     for (int i = 0; i < 3; i++)
-        redis_cache_put(store, entry);
+        redis_cache_put(store, entry, &birth);
     cache_entry_release(entry);
     kill(server.pid, SIGCONT);
 }

@@ -54,8 +54,8 @@ START_TEST(test_purges)
             if (!purges[i].hits)
                 continue;
             /* An answer that was asked for before the purge and comes after it. */
-            struct cache_entry *entry = make('a', true, 100, &before);
-            redis_cache_put(store, entry);
+            struct cache_entry *entry = make('a', true, 100);
+            redis_cache_put(store, entry, &before);
             cache_entry_release(entry);
             redis_loop_run(&loop, NULL, 20);
             ck_assert_msg(!is_there('a'), "purge %zu", i);
@@ -82,19 +82,19 @@ START_TEST(test_others_purges_reach_memory)
                   {SPAN_NONE, SPAN("llama"), true},
                   {SPAN_NONE, SPAN_NONE, true}};
     for (size_t i = 0; i < sizeof(purges) / sizeof(purges[0]); i++) {
-        struct cache_birth birth = {.purges = cache_memory_purges(memory)};
-        cache_memory_insert(memory, make('a', true, 100, &birth), clock_us());
+        uint64_t born = cache_memory_purges(memory);
+        cache_memory_insert(memory, make('a', true, 100), born, clock_us());
         ck_assert(in_memory('a'));
         purge(purges[i].scope_name, purges[i].model);
-        for (int n = 0; n < 2000 && cache_memory_purges(memory) == birth.purges; n++)
+        for (int n = 0; n < 2000 && cache_memory_purges(memory) == born; n++)
             redis_loop_run(&loop, NULL, 10);
-        ck_assert_msg(cache_memory_purges(memory) != birth.purges, "purge %zu is not heard of", i);
+        ck_assert_msg(cache_memory_purges(memory) != born, "purge %zu is not heard of", i);
         ck_assert_msg(in_memory('a') != purges[i].hits, "purge %zu", i);
         cache_memory_purge(memory, NULL, NULL);
     }
     /* More than the list holds, at once, so that nobody can look in between. Each begins with 32 digits of its own. */
-    struct cache_birth birth = {.purges = cache_memory_purges(memory)};
-    cache_memory_insert(memory, make('a', true, 100, &birth), clock_us());
+    uint64_t born = cache_memory_purges(memory);
+    cache_memory_insert(memory, make('a', true, 100), born, clock_us());
     purge(SPAN("bob"), SPAN_NONE);
     over_keys("w:p:log", "local rest = string.sub(redis.call('LINDEX', k, 0), 33) for i = 1, 80 do "
                          "redis.call('LPUSH', k, string.format('%032x', i) .. rest) end "
@@ -112,9 +112,9 @@ START_TEST(test_own_purges_are_passed_over)
     struct redis_purge_watch *watch = redis_purge_watch_create(up_link, &loop.deadlines, memory, SPAN("w:"), &origin);
     redis_loop_run(&loop, NULL, 50);
     purge(SPAN_NONE, SPAN_NONE);
-    struct cache_birth birth = {.purges = cache_memory_purges(memory)};
+    uint64_t born = cache_memory_purges(memory);
     redis_loop_run(&loop, NULL, 900);
-    ck_assert_uint_eq(cache_memory_purges(memory), birth.purges);
+    ck_assert_uint_eq(cache_memory_purges(memory), born);
     redis_purge_watch_destroy(watch);
 }
 END_TEST

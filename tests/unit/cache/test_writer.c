@@ -178,16 +178,17 @@ START_TEST(streams_are_stored_after_their_proper_end)
             ck_assert_int_eq(run(dialects[i].dialect, true, dialects[i].text, size), CACHE_STORED);
             struct cache_entry *entry = stored();
             ck_assert_ptr_nonnull(entry);
-            ck_assert_uint_ge(entry->facts.events, 2);
-            ck_assert_uint_eq(entry->facts.usage.prompt, 3);
-            ck_assert_uint_eq(entry->facts.usage.completion, 2);
+            ck_assert_uint_ge(entry->events, 2);
+            ck_assert_uint_eq(entry->prompt_tokens, 3);
+            ck_assert_uint_eq(entry->completion_tokens, 2);
             ck_assert_ptr_eq(entry->dialect, dialect_get(dialects[i].dialect));
             ck_assert(entry->sse);
-            ck_assert_str_eq(cache_entry_etag(entry), "");
+            char etag[CACHE_ETAG_SIZE];
+            ck_assert_str_eq(cache_entry_etag(entry, etag), "");
             ck_assert_uint_eq(entry->header_count, 1);
-            ck_assert(span_eq(entry->headers[0].value, SPAN("text/event-stream")));
-            ck_assert(span_eq(entry->scope_name, SPAN("alice")));
-            ck_assert(span_eq(entry->model, SPAN("llama")));
+            ck_assert(span_eq(cache_entry_headers(entry)[0].value, SPAN("text/event-stream")));
+            ck_assert(span_eq(cache_entry_scope_name(entry), SPAN("alice")));
+            ck_assert(span_eq(cache_entry_model(entry), SPAN("llama")));
             ck_assert_uint_eq(entry->expires_us - entry->created_us, TTL);
             struct reader reader;
             reader_init(&reader, SIZE_MAX);
@@ -251,14 +252,67 @@ START_TEST(plain_answers)
             struct cache_entry *entry = stored();
             ck_assert_int_eq(entry != NULL, got == CACHE_STORED);
             if (entry != NULL) {
-                ck_assert_uint_eq(strlen(cache_entry_etag(entry)), CACHE_ETAG_SIZE - 1);
+                char etag[CACHE_ETAG_SIZE];
+                ck_assert_uint_eq(strlen(cache_entry_etag(entry, etag)), CACHE_ETAG_SIZE - 1);
                 ck_assert(!entry->sse);
                 if (i == 0)
-                    ck_assert_uint_eq(entry->facts.usage.completion, 4);
+                    ck_assert_uint_eq(entry->completion_tokens, 4);
                 cache_entry_release(entry);
             }
             cache_memory_purge(memory, NULL, NULL);
         }
+    }
+}
+END_TEST
+
+/* What comes in one piece with the end, too. */
+START_TEST(plain_answers_may_be_judged_later)
+{
+    static const struct {
+        struct span text;
+        bool good;
+    } cases[] = {{SPAN("{\"id\":\"x\"}"), true}, {SPAN("{\"error\":\"no\"}"), false}, {SPAN("<html>"), false}};
+    for (size_t i = 0; i < 2 * COUNT(cases); i++) {
+        struct stream_settings settings = {.dialect = dialect_get(DIALECT_CHAT), .json = true};
+        struct stream_producer producer = {on_resume, on_cancel, NULL};
+        h2o_buffer_prototype_t prototype = {._initial_buf = {.capacity = 4096}};
+        struct cache_writer_settings writer = {.memory = memory,
+                                               .key = key,
+                                               .ttl_us = TTL,
+                                               .birth = {.purges = cache_memory_purges(memory)},
+                                               .judge_later = true,
+                                               .status = 200,
+                                               .on_done = on_done,
+                                               .ctx = &dones};
+        struct span text = cases[i / 2].text;
+        struct cache_memory_counts counts;
+        struct reader reader;
+        stream = stream_create(&settings, &producer);
+        reader_init(&reader, SIZE_MAX);
+        ck_assert(stream_subscribe(stream, &reader.subscriber, 0));
+        ck_assert(cache_writer_start(&writer, stream));
+        if (i % 2 == 0) {
+            stream_append(stream, text);
+        } else {
+            h2o_buffer_t *buffer;
+            h2o_buffer_init(&buffer, &prototype);
+            memcpy(h2o_buffer_reserve(&buffer, text.len).base, text.base, text.len);
+            buffer->size = text.len;
+            stream_append_last(stream, &buffer);
+            h2o_buffer_dispose(&buffer);
+        }
+        stream_end(stream);
+        ck_assert_int_eq(outcome, CACHE_STORED);
+        cache_memory_counts(memory, &counts);
+        ck_assert_uint_eq(counts.entries, 1);
+        struct cache_entry *entry = stored();
+        ck_assert_int_eq(entry != NULL, cases[i / 2].good);
+        if (entry != NULL) {
+            ck_assert(span_eq(chunk_bytes(cache_entry_chunks(entry)[0]), text));
+            cache_entry_release(entry);
+        }
+        strbuf_dispose(&reader.got);
+        cache_memory_purge(memory, NULL, NULL);
     }
 }
 END_TEST
@@ -422,6 +476,7 @@ int main(void)
     tcase_add_test(tests, streams_are_stored_after_their_proper_end);
     tcase_add_test(tests, improper_ends_store_nothing);
     tcase_add_test(tests, plain_answers);
+    tcase_add_test(tests, plain_answers_may_be_judged_later);
     tcase_add_test(tests, what_cannot_be_stored_is_not_begun);
     tcase_add_test(tests, a_client_that_leaves_ends_it_all);
     tcase_add_test(tests, what_grows_too_large_is_given_up);
