@@ -65,25 +65,39 @@ measure_redis() {
     redis_pid=
 }
 
-# measure_feature ROUND FEATURE WITHOUT WITH: what the gateway WITH uses for each small request more than the gateway
-# WITHOUT, at the same rate of 2 KB requests that nobody asked before; turns.c says how.
+# measure_feature ROUND FEATURE WITHOUT WITH [FILL]: what the gateway WITH uses for each small request more than the gateway
+# WITHOUT, at the same rate of 2 KB requests that nobody asked before (FILL of them of WITH alone, first); turns.c says how.
 measure_feature() {
-    start_gateway "$3"
-    off_address=$address
-    off_pids=$pids
-    start_gateway "$4"
     case $4 in
-    weir-cache | weir-all) header="x-cache: miss" ;;
+    weir-cache | weir-full | weir-all) header="x-cache: miss" ;;
     weir-limits | weir-tokens) header="x-ratelimit-limit" ;;
     *) header= ;;
     esac
-    if line=$(taskset -c 1 "$tmp/turns" --key "$key" --header "$header" "$off_address" "$off_pids" "$address" "$pids"); then
+    rm -f "$tmp/turns.in"
+    mkfifo "$tmp/turns.in"
+    exec 9<>"$tmp/turns.in"
+    taskset -c 1 "$tmp/turns" --key "$key" --header "$header" --fill "${5:-0}" <"$tmp/turns.in" >"$tmp/turns.out" &
+    turns_pid=$!
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        servers=$(sed -n 's/^listening on //p' "$tmp/turns.out")
+        [ -z "$servers" ] || break
+        sleep 0.1
+    done
+    start_gateway "$3" json
+    off_address=$address
+    off_pids=$pids
+    start_gateway "$4" json
+    echo "$off_address $off_pids $address $pids" >&9
+    if wait "$turns_pid" && line=$(tail -n 1 "$tmp/turns.out"); then
         note "$1" weir "${2}_request" "$(value more_us "$line")"
         [ "$(value late_percent "$line" | cut -d . -f 1)" -lt 10 ] ||
             echo "run.sh: the rate was not kept up: $line" >&2
     else
         note "$1" weir "${2}_request" failed
     fi
+    exec 9>&-
+    turns_pid=
+    servers=$fake
     finish_gateway "$3" "$4"
 }
 
@@ -115,6 +129,7 @@ measure_features() {
     measure_feature "$1" limits weir weir-limits
     measure_feature "$1" tokens weir weir-tokens
     measure_feature "$1" miss weir weir-cache
+    measure_feature "$1" full_miss weir weir-full 150000
     measure_feature "$1" all weir weir-all
     for feature in tokens cache all; do
         pair_load "$1" ${feature}_event weir weir-$feature weir-off weir-on

@@ -11,6 +11,7 @@
 tmp=$(mktemp -d)
 fake_pid=
 redis_pid=
+turns_pid=
 gateway_pids=
 stop_gateways() {
     for pid in $gateway_pids; do
@@ -23,6 +24,7 @@ cleanup() {
     stop_gateways
     [ -z "$fake_pid" ] || kill "$fake_pid" 2>/dev/null || true
     [ -z "$redis_pid" ] || kill "$redis_pid" 2>/dev/null || true
+    [ -z "$turns_pid" ] || kill "$turns_pid" 2>/dev/null || true
     rm -rf "$tmp"
 }
 trap cleanup EXIT
@@ -181,6 +183,7 @@ weir_files() {
   per_model: { limit: 1000000000/day, by: model, strategy: moving_window }'
     tokens='  tokens: { limit: 100000000000 tokens/minute, by: api_key }'
     printf 'limits:\n%s\n' "$three" >"$tmp/limits.yaml"
+    printf 'cache: { ttl: 10m, max_bytes: 64MiB }\n' >"$tmp/full.yaml"
     printf 'limits:\n%s\n' "$tokens" >"$tmp/tokens.yaml"
     printf 'limits:\n%s\n%s\ncache: { ttl: 10m }\n' "$three" "$tokens" >"$tmp/all.yaml"
     # Every look-up has to find its answer, whatever else the machine does.
@@ -207,6 +210,7 @@ start_weir() {
     esac
     case $name in
     weir-cache) set -- "$@" --cache-ttl 10m ;;
+    weir-full) set -- "$@" --config "$tmp/full.yaml" ;;
     weir-redis) set -- "$@" --cache-ttl 10m --config "$tmp/redis.yaml" ;;
     weir-limits) set -- "$@" --config "$tmp/limits.yaml" ;;
     weir-tokens) set -- "$@" --config "$tmp/tokens.yaml" ;;
@@ -237,9 +241,10 @@ start_relay() {
     exec taskset -c 0 "$tmp/relay" "$2" "$fake" >"$tmp/start" 2>&1
 }
 
-# answers ADDRESS TRANSPORT: whether a gateway answers there
+# answers ADDRESS TRANSPORT: whether a gateway answers there; TRANSPORT json: the model server knows nothing but one document
 answers() {
     case $2 in
+    json) load json "$1" --count 1 --requests 1 ;;
     h1) load streams "$1" --fake events=5 ;;
     tls) load streams "$1" --tls --fake events=5 ;;
     *) h2_load "$1" "$2" stream events=5 1 -c 1 ;;

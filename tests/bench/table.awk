@@ -222,6 +222,7 @@ END {
     feature("three limits", "limits_request", "")
     feature("a token limit", "tokens_request", "more tokens_event")
     feature("the cache, on a miss", "miss_request", "more cache_event")
+    feature("the cache, full (64 MiB), on a miss", "full_miss_request", "")
     feature("three limits, a token limit and the cache", "all_request", "more all_event")
     flush_table()
 

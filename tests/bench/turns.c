@@ -1,18 +1,23 @@
 /* What one gateway uses for a small request more than another, at the same fixed rate of requests: a feature's cost.
  *
- *   turns --key KEY --fake BEHAVIOUR [--header TEXT] [--bursts N] [--burst N] [--gap-us N] [--pairs N] [--bytes N]
- *         OFF-ADDRESS OFF-PIDS ON-ADDRESS ON-PIDS
+ *   turns --key KEY [--header TEXT] [--bursts N] [--burst N] [--gap-us N] [--pairs N] [--bytes N] [--fill N]
+ *
+ * Prints "listening on ADDRESS:PORT": where the model server is that both gateways have to have, which is in here. Then
+ * it reads a line: OFF-ADDRESS OFF-PIDS ON-ADDRESS ON-PIDS.
  *
  * The two take turns, in the order off, on, on, off. A turn is --bursts bursts of --burst plain JSON requests, one each
  * --gap-us, over connections that stay open. So both are asked as often, wake up as often and find as many requests
  * when they do: two loads that ask as fast as they are answered differ in all of that, by more than a feature costs.
- * What a gateway has used is read before and behind its turn, while nothing is asked. If a burst is not answered whole
- * when the next one is due, that one waits for the time after.
+ * Nobody on the gateways' other side sleeps meanwhile, see load_serve.h. What a gateway has used is read before and
+ * behind its turn, while nothing is asked. If a burst is not answered whole when the next one is due, that one waits
+ * for the time after.
  *
- * Each body is another one. Answers of the ON gateway must have a header line that begins with --header. Prints
- * off_us and on_us, the medians of the turns, and more_us, the median of the pairs' differences, with its quartiles, in
- * microseconds of processor time a request; and late_percent, of the bursts. */
+ * Each body is another one; --fill of them are asked of the ON gateway before. Answers of the ON gateway must have a
+ * header line that begins with --header. Prints off_us and on_us, the medians of the turns, and more_us, the median of
+ * the pairs' differences, with its quartiles, in microseconds of processor time a request; and late_percent, of the
+ * bursts. */
 #include "load_conn.h"
+#include "load_serve.h"
 #include "load_start.h"
 #include "load_use.h"
 #include <getopt.h>
@@ -31,8 +36,8 @@ struct gateway {
 };
 
 static struct gateway gateways[2]; /* off, on */
-static const char *key = "", *fake = "", *header = "";
-static long burst = 16, bursts = 8, gap_us = 2500, pairs = 80, bytes = 2048;
+static const char *key = "", *header = "";
+static long burst = 16, bursts = 8, gap_us = 2500, pairs = 80, bytes = 2048, fill;
 static char request[HEAD_ROOM + BODY_MAX];
 static char *serial_at; /* the number in the request */
 static size_t request_len;
@@ -41,6 +46,7 @@ static long waiting; /* answers to come */
 static long late;    /* bursts that were not answered in time */
 static const struct gateway *asked;
 static int epoll_fd, timer_fd;
+static struct served model_server;
 
 void fail(const char *format, ...)
 {
@@ -87,8 +93,8 @@ static void compose_request(void)
     int len = snprintf(request, HEAD_ROOM,
                        "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %s\r\n"
                        "User-Agent: turns/1\r\nAccept: application/json\r\nContent-Type: application/json\r\n"
-                       "X-Fake: %s\r\nContent-Length: %ld\r\n\r\n",
-                       key, fake, bytes);
+                       "Content-Length: %ld\r\n\r\n",
+                       key, bytes);
     if (len >= HEAD_ROOM)
         fail("the request's head became too long");
     char *at = request + len, *end = at + bytes - (sizeof(close) - 1);
@@ -128,21 +134,40 @@ static void ask(const struct gateway *gateway)
     waiting = burst;
 }
 
-/* Reads answers until the timer has expired and all have come. How often it has expired. */
-static uint64_t await_tick(void)
+static bool is_conn(const void *of)
+{
+    for (int i = 0; i < 2; i++)
+        if (gateways[i].conns != NULL && (const struct conn *)of >= gateways[i].conns &&
+            (const struct conn *)of < gateways[i].conns + burst)
+            return true;
+    return false;
+}
+
+/* Sees to what there is, without falling asleep. How often the timer has expired. */
+static uint64_t look(void)
 {
     struct epoll_event events[BURST_MAX];
     uint64_t ticks = 0, now_expired;
-    while (ticks == 0 || waiting != 0) {
-        int n = epoll_wait(epoll_fd, events, BURST_MAX, 5000);
-        if (n == 0)
+    int n = epoll_wait(epoll_fd, events, BURST_MAX, 0);
+    for (int i = 0; i < n; i++) {
+        if (events[i].data.ptr == NULL)
+            ticks += read(timer_fd, &now_expired, sizeof(now_expired)) > 0 ? now_expired : 0;
+        else if (is_conn(events[i].data.ptr))
+            conn_read(events[i].data.ptr);
+        else
+            serve(events[i].data.ptr, epoll_fd);
+    }
+    return ticks;
+}
+
+/* Until all answers have come, and, if `tick` is true, the timer has expired. How often it has. */
+static uint64_t await(bool tick)
+{
+    uint64_t ticks = 0, until_us = now_us() + 5000000;
+    while ((tick && ticks == 0) || waiting != 0) {
+        ticks += look();
+        if (waiting != 0 && now_us() > until_us)
             fail("no answer within 5 s");
-        for (int i = 0; i < n; i++) {
-            if (events[i].data.ptr != NULL)
-                conn_read(events[i].data.ptr);
-            else if (read(timer_fd, &now_expired, sizeof(now_expired)) > 0)
-                ticks += now_expired;
-        }
     }
     return ticks;
 }
@@ -150,14 +175,14 @@ static uint64_t await_tick(void)
 /* One turn's processor time a request. */
 static double take_turn(const struct gateway *gateway)
 {
-    await_tick();
+    await(true);
     uint64_t before = use_of(gateway->pids, gateway->pid_count).cpu_ns;
-    await_tick();
+    await(true);
     for (long i = 0; i < bursts; i++) {
         ask(gateway);
-        late += await_tick() != 1;
+        late += await(true) != 1;
     }
-    await_tick(); /* what is done after the answer was sent */
+    await(true); /* what is done after the answer was sent */
     uint64_t used = use_of(gateway->pids, gateway->pid_count).cpu_ns - before;
     return (double)used / 1e3 / (double)(burst * bursts);
 }
@@ -176,6 +201,10 @@ static double quantile(double *values, long count, long percent)
 
 static void compare(void)
 {
+    for (long asked_so_far = 0; asked_so_far < fill; asked_so_far += burst) {
+        ask(&gateways[1]);
+        await(false);
+    }
     static double off[PAIRS_MAX], on[PAIRS_MAX], more[PAIRS_MAX];
     for (long pair = -WARMING; pair < pairs; pair++) {
         double used[2];
@@ -201,9 +230,30 @@ static void parse_gateway(struct gateway *gateway, char *address, char *pids)
     gateway->pid_count = read_pids(pids, gateway->pids);
 }
 
+/* Waits for the line that tells of them, and serves them meanwhile. */
+static void read_gateways(void)
+{
+    static char line[4096];
+    char *words[4], *saved;
+    size_t len = 0;
+    fcntl(STDIN_FILENO, F_SETFL, O_NONBLOCK);
+    for (uint64_t until_us = now_us() + 30000000; len == 0 || line[len - 1] != '\n';) {
+        ssize_t n = read(STDIN_FILENO, line + len, sizeof(line) - 1 - len);
+        len += n > 0 ? (size_t)n : 0;
+        look();
+        if (now_us() > until_us || len == sizeof(line) - 1) /* a pipe that nobody has opened yet gives 0 bytes */
+            fail("was not told of the gateways");
+    }
+    for (int i = 0; i < 4; i++)
+        if ((words[i] = strtok_r(i == 0 ? line : NULL, " \n", &saved)) == NULL)
+            fail("expected OFF-ADDRESS OFF-PIDS ON-ADDRESS ON-PIDS");
+    parse_gateway(&gateways[0], words[0], words[1]);
+    parse_gateway(&gateways[1], words[2], words[3]);
+}
+
 int main(int argc, char **argv)
 {
-    static const struct option names[] = {{"key", 1, NULL, 'k'},    {"fake", 1, NULL, 'f'},  {"header", 1, NULL, 'H'},
+    static const struct option names[] = {{"key", 1, NULL, 'k'},    {"fill", 1, NULL, 'f'},  {"header", 1, NULL, 'H'},
                                           {"bursts", 1, NULL, 'B'}, {"burst", 1, NULL, 'b'}, {"gap-us", 1, NULL, 'g'},
                                           {"pairs", 1, NULL, 'p'},  {"bytes", 1, NULL, 's'}, {NULL, 0, NULL, 0}};
     for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
@@ -212,7 +262,7 @@ int main(int argc, char **argv)
             key = optarg;
             break;
         case 'f':
-            fake = optarg;
+            fill = read_number(optarg, 0, 10000000);
             break;
         case 'H':
             header = optarg;
@@ -236,13 +286,14 @@ int main(int argc, char **argv)
             return 2;
         }
     }
-    if (argc - optind != 4)
-        fail("expected OFF-ADDRESS OFF-PIDS ON-ADDRESS ON-PIDS");
-    parse_gateway(&gateways[0], argv[optind], argv[optind + 1]);
-    parse_gateway(&gateways[1], argv[optind + 2], argv[optind + 3]);
+    if (optind != argc)
+        fail("'%s': expected options only", argv[optind]);
     signal(SIGPIPE, SIG_IGN);
     compose_request();
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    printf("listening on 127.0.0.1:%u\n", serve_start(&model_server, epoll_fd));
+    fflush(stdout);
+    read_gateways();
     timer_fd = start_timer(epoll_fd, gap_us);
     open_conns(&gateways[0]);
     open_conns(&gateways[1]);
