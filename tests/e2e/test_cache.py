@@ -469,12 +469,29 @@ def test_what_broke_once_is_asked_for_again(t):
         for behave in ("status=500", "cut_after=2", "short_length", "half_chunk", "bad_chunk", "error_event=2", "end_after=2", "drop"):
             asked = {**body, "seed": behave}
             plain = not body.get("stream")
-            if behave in (("cut_after=2", "error_event=2", "end_after=2") if plain else ("short_length",)):
+            if behave in (("cut_after=2", "end_after=2") if plain else ("short_length",)):
                 continue
             broken(weir, behave, asked)
             answers = ask(weir, asked), ask(weir, asked)
             assert [x.status for x in answers] == [200, 200] and [state(x) for x in answers] == ["MISS", "HIT"], (behave, answers)
             assert answers[0].body == answers[1].body
+
+
+@smoke
+def test_a_plain_answer_that_tells_of_an_error_is_given_to_nobody_else(t):
+    """It may be found out only when somebody asks for it; a good answer that is there never goes for it."""
+    _, weir = caching(t)
+    asked = chat(False)
+    for behave, turns in (("error_event=0", 2), ("", 1)):
+        answers = [ask(weir, asked, behave=behave) for _ in range(turns)]
+        assert [(x.status, state(x)) for x in answers] == [(200, "MISS")] * turns, answers
+        assert all(("error" in x.json()) == bool(behave) for x in answers), answers
+    good = ask(weir, asked)
+    assert state(good) == "HIT" and weir.metric(r"^weir_cache_entries$") == 1
+    again = ask(weir, asked, {"cache-control": "no-cache"}, behave="error_event=0")
+    assert state(again) == "MISS" and "error" in again.json()
+    last = ask(weir, asked)
+    assert (state(last), last.body) == ("HIT", good.body), last
 
 
 def test_what_is_too_long_is_not_kept_and_arrives_all_the_same(t):

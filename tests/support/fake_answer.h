@@ -115,12 +115,14 @@ static bool describe_last(struct text *out)
 /* The body of an answer that is not streamed. */
 static void plain_body(struct conn *conn, struct text *body)
 {
-    if (conn->behave.status != 0 && conn->behave.status != 200) {
+    bool refuses = conn->behave.status != 0 && conn->behave.status != 200;
+    if (refuses || conn->behave.error_event >= 0) {
         char json[200];
+        long status = refuses ? conn->behave.status : 500; /* some tell of it in a 200 */
         snprintf(json, sizeof(json),
                  "{\"error\":{\"message\":\"fake answers "
                  "%ld\",\"type\":\"fake_error\",\"param\":null,\"code\":\"fake_%ld\"}}",
-                 conn->behave.status, conn->behave.status);
+                 status, status);
         text_puts(body, json);
     } else if (conn->dialect == MODELS) {
         char names[256], *save, *name, *next = names;

@@ -24,7 +24,7 @@ struct behave {
     long status;       /* 0: 200 */
     long retry_after;  /* seconds; -1: no header */
     long crlf, comments, setcookie;
-    long error_event; /* an error event after so many events, then the end; -1: never */
+    long error_event; /* an error event after so many events, then the end; a plain answer is one; -1: never */
     /* how the body is framed */
     long chunked, close_body, length_body;
     long split; /* every piece in two writes */
