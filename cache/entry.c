@@ -204,6 +204,11 @@ static enum cache_verdict judge(const struct cache_entry *entry)
                                                                    : CACHE_TELLS_ERROR;
 }
 
+bool cache_entry_is_judged(const struct cache_entry *entry)
+{
+    return atomic_load_explicit(&entry->_verdict, memory_order_relaxed) != CACHE_UNJUDGED;
+}
+
 enum cache_verdict cache_entry_judge(struct cache_entry *entry)
 {
     enum cache_verdict verdict = (enum cache_verdict)atomic_load_explicit(&entry->_verdict, memory_order_relaxed);

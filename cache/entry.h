@@ -93,6 +93,7 @@ struct stream_facts cache_entry_facts(const struct cache_entry *entry);
 /* Whether the answer may be given to others: read through by whoever asks first, as most entries are never asked for.
  * Never CACHE_UNJUDGED. */
 enum cache_verdict cache_entry_judge(struct cache_entry *entry);
+bool cache_entry_is_judged(const struct cache_entry *entry);
 
 /* Its strong ETag with its quotes (RFC 9110 §8.8.3), in `out`, which is returned; empty for streams. Made by whoever
  * asks first, too. */

@@ -279,9 +279,18 @@ bool cache_memory_insert(struct cache_memory *memory, struct cache_entry *entry,
     if (memory->ttl_us != 0 && entry->_leaves_us > now_us + memory->ttl_us)
         entry->_leaves_us = now_us + memory->ttl_us;
     pthread_mutex_lock(&shard->lock);
+    size_t slot = find(shard, &entry->key);
+    if (shard->tags[slot] != 0 && !cache_entry_is_judged(entry)) {
+        pthread_mutex_unlock(&shard->lock);
+        if (cache_entry_judge(entry) != CACHE_GOOD) {
+            cache_entry_release(entry);
+            return false;
+        }
+        pthread_mutex_lock(&shard->lock);
+        slot = find(shard, &entry->key);
+    }
     bool fits = bytes <= memory->max_entry && entry->expires_us > now_us && born == cache_memory_purges(memory);
     if (fits) {
-        size_t slot = find(shard, &entry->key);
         if (shard->tags[slot] != 0)
             take_out(shard, slot, &gone);
         make_room(shard, memory->shard_bytes, bytes, now_us, &gone);

@@ -231,7 +231,6 @@ enum depend_result depend_cache(struct call *call)
     }
     if (entry != NULL)
         cache_entry_release(entry);
-    call->cache.replaces = control.no_cache || entry != NULL;
     return look_in_redis(call, &control) == DEPEND_WAIT ? DEPEND_WAIT : miss(call, &control);
 }
 
@@ -253,8 +252,7 @@ void answer_cache_store(struct call *call, const struct exchange_head *head, str
         .key = call->cache.key,
         .ttl_us = call->site->config->cache.ttl_us,
         .birth = call->cache.birth,
-        /* Redis gets nothing that is not good, and what is there goes only for what is better. */
-        .judge_later = store == NULL && !call->cache.replaces,
+        .judge_later = store == NULL, /* others take it as it is */
         .scope_name = scope_name(call),
         .model = call_model(call),
         .status = head->status,

@@ -74,7 +74,6 @@ struct call_cache {
     enum call_cache_state state;
     struct cache_key key; /* of a miss: what comes is stored under it */
     struct cache_birth birth;
-    bool replaces;             /* of a miss: there may be an answer, which this caller did not want */
     bool by_key;               /* its answers belong to the API key */
     struct cache_entry *entry; /* of a hit; counted */
     uint64_t age;              /* seconds */

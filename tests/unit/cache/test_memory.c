@@ -172,6 +172,14 @@ START_TEST(what_is_not_good_is_found_out_when_it_is_asked_for)
         ck_assert_uint_eq(counts.entries, cases[i].found);
         ck_assert_uint_eq(counts.hits - before.hits, cases[i].found ? 2 : 0);
         ck_assert_uint_eq(counts.misses - before.misses, cases[i].found ? 0 : 2);
+        /* What is there goes only for what is good. */
+        parts.rest = SPAN("{\"error\":1}");
+        parts.judged = false;
+        ck_assert_int_eq(cache_memory_insert(memory, cache_entry_create(&parts), 0, 0), !cases[i].found);
+        ck_assert_int_eq(is_there(1, 0), cases[i].found);
+        parts.rest = SPAN("{}");
+        ck_assert(cache_memory_insert(memory, cache_entry_create(&parts), 0, 0));
+        ck_assert(is_there(1, 0));
         cache_memory_remove(memory, &parts.key);
     }
     cache_memory_destroy(memory);
