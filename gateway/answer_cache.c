@@ -16,7 +16,7 @@
 static enum depend_result bypass(struct call *call, const char *reason)
 {
     call->cache.state = CALL_CACHE_BYPASS;
-    telemetry_cached(call->worker, "bypass", reason);
+    telemetry_cached(call->worker, CALL_CACHE_BYPASS, reason);
     return DEPEND_NEXT;
 }
 
@@ -139,7 +139,7 @@ static enum depend_result miss(struct call *call, const struct cache_control *co
     if (control->only_if_cached)
         return refuse_uncached(call);
     call->cache.state = CALL_CACHE_MISS;
-    telemetry_cached(call->worker, "miss", "");
+    telemetry_cached(call->worker, CALL_CACHE_MISS, "");
     return DEPEND_NEXT;
 }
 
@@ -173,7 +173,7 @@ static void on_looked_up(struct redis_lookup *lookup, struct cache_entry *entry,
     call->job = NULL; /* ends here, whatever becomes of the call */
     call->cache.birth = lookup->birth;
     if (entry != NULL && cache_control_accepts(&wait->control, cache_entry_age(entry, clock_us()))) {
-        telemetry_cached(call->worker, "hit", "redis");
+        telemetry_cached(call->worker, CALL_CACHE_HIT, "redis");
         answer_hit(call, entry, whole ? NULL : lookup);
     } else {
         if (entry != NULL)
@@ -225,7 +225,7 @@ enum depend_result depend_cache(struct call *call)
     if (!control.no_cache)
         entry = cache_memory_lookup(memory, &call->cache.key, now);
     if (entry != NULL && cache_control_accepts(&control, cache_entry_age(entry, now))) {
-        telemetry_cached(call->worker, "hit", "");
+        telemetry_cached(call->worker, CALL_CACHE_HIT, "");
         answer_hit(call, entry, NULL);
         return DEPEND_ANSWERED;
     }

@@ -68,7 +68,7 @@ struct call_job {
 };
 
 /* What the response cache made of a call. */
-enum call_cache_state { CALL_CACHE_UNUSED, CALL_CACHE_HIT, CALL_CACHE_MISS, CALL_CACHE_BYPASS };
+enum call_cache_state { CALL_CACHE_UNUSED, CALL_CACHE_HIT, CALL_CACHE_MISS, CALL_CACHE_BYPASS, CALL_CACHE_STATES };
 
 struct call_cache {
     enum call_cache_state state;

@@ -207,10 +207,20 @@ void telemetry_limit_fallback(struct worker *worker, enum redis_failure why)
     count(worker, LIMIT_FALLBACKS, labels, 1);
 }
 
-void telemetry_cached(struct worker *worker, const char *result, const char *reason)
+static const struct span cache_words[] = {
+    [CALL_CACHE_HIT] = SPAN("hit"), [CALL_CACHE_MISS] = SPAN("miss"), [CALL_CACHE_BYPASS] = SPAN("bypass")};
+
+void telemetry_cached(struct worker *worker, enum call_cache_state state, const char *reason)
 {
-    struct span labels[] = {span_of(result), span_of(reason)};
-    count(worker, CACHED, labels, 1);
+    struct telemetry *telemetry = &worker->telemetry;
+    struct span labels[] = {cache_words[state], span_of(reason)};
+    if (*reason != '\0') {
+        count(worker, CACHED, labels, 1);
+        return;
+    }
+    if (telemetry->cached[state] == NULL)
+        telemetry->cached[state] = metrics_series(telemetry->shard, CACHED, labels);
+    metric_add(telemetry->cached[state], 1);
 }
 
 void telemetry_refused_connection(struct worker *worker, const char *reason)
@@ -335,8 +345,6 @@ static void log_call(struct call *call, uint64_t duration_us)
     enum log_level level = record->failure != STREAM_NOT_FAILED ? LOG_WARN : LOG_INFO;
     if (!log_enabled(level))
         return;
-    static const char *const cache_words[] = {
-        [CALL_CACHE_HIT] = "hit", [CALL_CACHE_MISS] = "miss", [CALL_CACHE_BYPASS] = "bypass"};
     struct log_line line;
     log_begin(&line, level, "request");
     log_str(&line, "request_id", span_of(call->request_id));
@@ -364,7 +372,7 @@ static void log_call(struct call *call, uint64_t duration_us)
     if (record->limited)
         log_int(&line, "limit_remaining", (int64_t)record->limit_remaining);
     if (call->cache.state != CALL_CACHE_UNUSED)
-        log_str(&line, "cache", span_of(cache_words[call->cache.state]));
+        log_str(&line, "cache", cache_words[call->cache.state]);
     if (record->first_us != 0)
         log_ms(&line, "first_ms", record->first_us - record->started_us);
     log_ms(&line, "duration_ms", duration_us);

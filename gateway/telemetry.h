@@ -14,6 +14,8 @@ struct telemetry {
     struct metric_series *between_events; /* seconds from one event to the next, all streams */
     uint64_t allowed_site;                /* the number of the site whose limits `allowed` is of; 0: none */
     struct metric_series **allowed;       /* what its limits let through, behind them a key's own; NULL: not yet used */
+    struct metric_series
+        *cached[CALL_CACHE_STATES]; /* what the cache made of requests, without a reason; NULL: not yet used */
 };
 
 /* Prepares a worker's metrics. */
@@ -29,8 +31,8 @@ void telemetry_limit_allowed(const struct call *call, const struct config_limit 
 /* A request's limits were decided on without Redis. */
 void telemetry_limit_fallback(struct worker *worker, enum redis_failure why);
 
-/* What the response cache made of a request: "hit", "miss" or "bypass", and why it was passed by ("" otherwise). */
-void telemetry_cached(struct worker *worker, const char *result, const char *reason);
+/* What the response cache made of a request, and why it was passed by, or that a hit was Redis's ("" otherwise). */
+void telemetry_cached(struct worker *worker, enum call_cache_state state, const char *reason);
 
 /* A backend failed an exchange. */
 void telemetry_upstream_error(struct worker *worker, const char *backend, enum stream_failure why);
