@@ -316,6 +316,7 @@ void http2_guard_accept(struct http2_guard *guard, h2o_accept_ctx_t *accept_ctx,
     h2o_http2_accept(accept_ctx, sock, connected_at);
     h2o_buffer_dispose(&sock->input);
     sock->input = input;
+    h2o_buffer_set_prototype(&sock->input, &h2o_socket_buffer_prototype); /* the next is for libh2o's reads */
     h2o_http2_conn_t *conn = sock->data;
     if (conn->sock != sock || conn->super.ctx != accept_ctx->ctx)
         h2o_fatal("libh2o is not the one that weir was built for");

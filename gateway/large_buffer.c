@@ -1,8 +1,8 @@
 #include "gateway/large_buffer.h"
 #include "base/recycle.h"
 
-#define LEAST_BITS 15 /* 32 KB: smaller ones malloc has at hand */
-#define OCTAVES 7
+#define LEAST_BITS 10 /* 1 KB: smaller ones malloc has at hand */
+#define OCTAVES 12
 #define STEPS 4                     /* sizes in an octave, so that a fifth at most is in vain */
 #define KEPT_MAX ((size_t)16 << 20) /* bytes; more, of other sizes, only until one of another size is wanted */
 

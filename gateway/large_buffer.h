@@ -1,6 +1,7 @@
-/* Large buffers of libh2o's, for requests' bodies. Fresh memory costs a page fault for every 4 KB, which for a large
- * prompt is more than all the rest, so each thread keeps what was used within the last seconds. Buffers that libh2o
- * frees come back by themselves: each belongs to the prototype for its size. Each thread has its own. */
+/* Buffers of libh2o's for requests' bodies, of a kilobyte or more. Fresh memory costs a page fault for every 4 KB,
+ * which for a large prompt is more than all the rest, and malloc splits and merges blocks of a few KB each time, so
+ * each thread keeps what was used within the last seconds. Buffers that libh2o frees come back by themselves: each
+ * belongs to the prototype for its size. Each thread has its own. */
 #ifndef WEIR_GATEWAY_LARGE_BUFFER_H
 #define WEIR_GATEWAY_LARGE_BUFFER_H
 

@@ -220,7 +220,7 @@ END_TEST
 
 START_TEST(test_large_buffers_are_used_again_until_nobody_wants_them)
 {
-    static const size_t sizes[] = {40 * KB, 100 * KB, MB + 300, 3 * MB, 4 * MB};
+    static const size_t sizes[] = {1200, 2300, 20 * KB, 40 * KB, 100 * KB, MB + 300, 3 * MB, 4 * MB};
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && RECYCLE_MAX != 0; i++) {
         h2o_buffer_t *one, *other;
         h2o_buffer_init(&one, &h2o_socket_buffer_prototype);
