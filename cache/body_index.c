@@ -380,6 +380,25 @@ static bool index_object(struct indexer *indexer, unsigned depth)
     return true;
 }
 
+/* Reads objects of an array from where the indexer stands on; there may be `levels` of brackets. *closed: it stands at
+ * the array's closing bracket then. */
+static bool index_row(struct indexer *indexer, unsigned levels, bool *closed)
+{
+    struct body_index *index = indexer->index;
+    const char *start = indexer->p;
+    struct body_row row = body_rows_read(&index->rows, start, levels);
+    *closed = row.closed;
+    indexer->p = row.end;
+    if (row.copy_len == 0)
+        return row.spaced ? add_spaced(indexer, start) : add_tight(indexer, start);
+    if (!end_run(indexer, row.copied, row.copied) || !end_run(indexer, row.end, row.end))
+        return false;
+    struct body_run *run = &index->runs[index->run_count - 1];
+    run->copy = (uint32_t)row.copy;
+    run->copy_len = (uint32_t)row.copy_len;
+    return true;
+}
+
 /* Indexes an array and the arrays in it; what is in them may have `depth` more levels of brackets. */
 static bool index_array(struct indexer *indexer, unsigned depth)
 {
@@ -388,7 +407,7 @@ static bool index_array(struct indexer *indexer, unsigned depth)
     unsigned tries = OBJECT_TRIES;
     for (;;) {
         const char *start = indexer->p;
-        bool spaced = false;
+        bool closed = false;
         if (lists && nest != 0 && (next(indexer) == '"' || next(indexer) == '[')) {
             indexer->p = body_skip_list(start, indexer->end, &nest, depth + 1);
             lists = indexer->p - start >= LIST_WORTH;
@@ -397,12 +416,13 @@ static bool index_array(struct indexer *indexer, unsigned depth)
         }
         if (tries != 0 && nest != 0 && nest <= depth && next(indexer) == '{') {
             start = indexer->p;
-            indexer->p = body_skip_objects(start, indexer->end, &spaced);
-            tries = indexer->p != start ? OBJECT_TRIES : tries - 1;
-            if (!(spaced ? add_spaced(indexer, start) : add_tight(indexer, start)) || !skip_blanks(indexer))
+            if (!index_row(indexer, depth + 1 - nest, &closed) || !skip_blanks(indexer))
                 return false;
+            tries = indexer->p != start ? OBJECT_TRIES : tries - 1;
         }
-        if (next(indexer) == '[') {
+        if (closed) {
+            /* The last value was read with the others. */
+        } else if (next(indexer) == '[') {
             if (nest++ > depth)
                 return give_up(indexer, CACHE_KEY_DEEP);
             indexer->p++;
@@ -461,6 +481,7 @@ enum cache_key_result body_index_make(struct body_index *index, struct span text
     index->text = text;
     index->run_count = index->object_count = index->member_count = 0;
     index->_names_len = 0;
+    body_rows_begin(&index->rows, text);
     if (!skip_blanks(&indexer))
         return indexer.result;
     if (next(&indexer) != '{')
@@ -476,7 +497,7 @@ enum cache_key_result body_index_make(struct body_index *index, struct span text
 void body_index_clear(struct body_index *index)
 {
     size_t members = index->_open_cap + index->_member_cap, objects = index->_object_cap;
-    size_t bytes = index->_run_cap * sizeof(*index->runs) + objects * sizeof(*index->objects);
+    size_t bytes = index->_run_cap * sizeof(*index->runs) + objects * sizeof(*index->objects) + index->rows._copies_cap;
     free(index->_names);
     index->_names = NULL;
     index->run_count = index->object_count = index->member_count = 0;
@@ -491,5 +512,6 @@ void body_index_dispose(struct body_index *index)
     free(index->members);
     free(index->_open);
     free(index->_names);
+    body_rows_dispose(&index->rows);
     *index = (struct body_index){.runs = NULL};
 }

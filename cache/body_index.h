@@ -4,6 +4,7 @@
 #define WEIR_CACHE_BODY_INDEX_H
 
 #include "cache/blanks.h"
+#include "cache/body_row.h"
 #include "cache/key.h"
 
 /* The text is a row of runs, with nothing but white space between them: long ones without white space between their
@@ -16,8 +17,9 @@
  *   runs     "{"b":"   "[1,{"x":2,"w":3}],"   ""a":"   "{"y":4}}"
  *   objects  0 from { to the last }, a and b     1 {"x":2,"w":3}, w and x */
 struct body_run {
-    uint32_t first, end; /* in the text */
-    bool spaced;         /* there may be white space between its tokens */
+    uint32_t first, end;     /* in the text */
+    bool spaced;             /* there may be white space between its tokens */
+    uint32_t copy, copy_len; /* if copy_len is not 0: what is read in its place, of rows.copies */
 };
 
 struct body_place {
@@ -45,6 +47,7 @@ struct body_member {
 struct body_index {
     struct span text;
     struct body_run *runs;
+    struct body_rows rows;
     struct body_object *objects;
     struct body_member *members; /* those of closed objects */
     uint32_t run_count, object_count, member_count;

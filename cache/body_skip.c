@@ -1,5 +1,4 @@
 #include "cache/body_skip.h"
-#include "cache/blanks.h"
 #include "cache/block.h"
 
 /* As body_skip_escapes, for what is shorter than a block. */
@@ -14,8 +13,6 @@ static const char *skip_rest(const char *p, const char *end)
 }
 
 #ifdef __SSE2__
-
-#define TEXT_BLOCKS 6 /* without a quote */
 
 /* Which of 16 bytes are of a number: digits, '-', '.'; '/' too, which counts as it is written. */
 static inline __m128i digits_in(__m128i bytes)
@@ -133,129 +130,7 @@ const char *body_skip_list(const char *p, const char *end, unsigned *nest, unsig
     return done;
 }
 
-/* The quotes of a text that are not escaped, one after the other. */
-struct quotes {
-    const char *block, *end;
-    uint64_t left, slashes; /* of the block: quotes to come, backslashes */
-    uint64_t slashes_before, carry;
-};
-
-static inline void read_quotes(struct quotes *quotes)
-{
-    struct block block = block_load(quotes->block);
-    quotes->slashes_before = quotes->slashes;
-    quotes->slashes = block_where(&block, '\\');
-    quotes->left = block_where(&block, '"') & ~block_escaped(quotes->slashes, &quotes->carry);
-}
-
-/* The next quote; NULL if it is within the last 64 bytes, or far away: a long text is for others. */
-static inline const char *next_quote(struct quotes *quotes)
-{
-    for (int blocks = 0; quotes->left == 0; blocks++) {
-        if (quotes->end - quotes->block < 3 * 64 || blocks == TEXT_BLOCKS)
-            return NULL;
-        quotes->block += 64;
-        read_quotes(quotes);
-    }
-    const char *quote = quotes->block + __builtin_ctzll(quotes->left);
-    quotes->left &= quotes->left - 1;
-    return quote;
-}
-
-/* The place behind the string at whose opening quote `p` is; NULL if there is none. */
-static inline const char *skip_text(struct quotes *quotes, const char *p)
-{
-    if (*p != '"' || next_quote(quotes) == NULL)
-        return NULL;
-    const char *close = next_quote(quotes);
-    return close != NULL ? close + 1 : NULL;
-}
-
-/* Skips a number or a word; NULL if there is none, or less than a few bytes behind it. */
-static inline const char *skip_word(const char *p, const char *end)
-{
-    const char *start = p;
-    while (p != end && ((*p >= '-' && *p <= '9') || (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || *p == '+'))
-        p++;
-    return p != start && end - p > 2 ? p : NULL;
-}
-
-__attribute__((noinline)) static const char *leave_spaces(const char *p, const char *end, bool *spaced)
-{
-    *spaced |= body_is_blank(*p);
-    while (end - p > 2 && body_is_blank(*p))
-        p++;
-    return p;
-}
-
-/* Skips white space, but not the last byte of the text; *spaced becomes true if there was some. */
-static inline const char *skip_spaces(const struct quotes *quotes, const char *p, bool *spaced)
-{
-    return (unsigned char)*p > ' ' ? p : leave_spaces(p, quotes->end, spaced);
-}
-
-/* The place behind the object that begins at `p`; NULL if it is not of the simple kind. */
-static inline const char *skip_object(struct quotes *quotes, const char *p, bool *spaced)
-{
-    struct span before = {NULL, 0};
-    p = skip_spaces(quotes, p + 1, spaced);
-    if (*p == '}')
-        return p + 1;
-    for (;; p = skip_spaces(quotes, p + 1, spaced)) {
-        const char *behind = skip_text(quotes, p);
-        if (behind == NULL)
-            return NULL;
-        struct span name = {p + 1, (size_t)(behind - p) - 2};
-        if (before.base != NULL && body_compare_names(before, name) >= 0)
-            return NULL;
-        /* A longer name may have begun before the blocks that are known. */
-        bool slashes = name.len > 64 || (quotes->slashes | quotes->slashes_before) != 0;
-        if (slashes && memchr(name.base, '\\', name.len) != NULL)
-            return NULL;
-        before = name;
-        behind = skip_spaces(quotes, behind, spaced);
-        if (*behind != ':')
-            return NULL;
-        p = skip_spaces(quotes, behind + 1, spaced);
-        p = *p == '"' ? skip_text(quotes, p) : skip_word(p, quotes->end);
-        if (p == NULL)
-            return NULL;
-        p = skip_spaces(quotes, p, spaced);
-        if (*p == '}')
-            return p + 1;
-        if (*p != ',')
-            return NULL;
-    }
-}
-
-const char *body_skip_objects(const char *p, const char *end, bool *spaced)
-{
-    struct quotes quotes = {.block = p, .end = end};
-    const char *done = p;
-    if (end - p < 2 * 64)
-        return p;
-    read_quotes(&quotes);
-    while (end - p > 2 * 64 && *p == '{') {
-        p = skip_object(&quotes, p, spaced);
-        if (p == NULL)
-            break;
-        p = skip_spaces(&quotes, p, spaced);
-        if (*p != ',')
-            break;
-        done = ++p;
-        if (p != end) /* a text that ends here is no JSON */
-            p = skip_spaces(&quotes, p, spaced);
-    }
-    return done;
-}
-
 #else
-
-const char *body_skip_objects(const char *p, const char *end, bool *spaced)
-{
-    (void)end, (void)spaced;
-    return p;
-}
 
 const char *body_skip_escapes(const char *p, const char *end)
 {

@@ -3,7 +3,10 @@
 #define WEIR_CACHE_BODY_SKIP_H
 
 #include "base/span.h"
+#include <endian.h>
 #include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
 
 /* The quote that ends the string within which `p` stands, behind no backslash; NULL if [p, end) has none. For strings
  * with many backslashes: memchr is quicker where there are none. */
@@ -15,16 +18,18 @@ const char *body_skip_escapes(const char *p, const char *end);
  */
 const char *body_skip_list(const char *p, const char *end, unsigned *nest, unsigned nest_max);
 
-/* Skips objects of an array and the commas behind them: members in order, with plain names, whose values are strings,
- * numbers and words. `p` is where an object begins. Returns the place behind the last comma for which all before it is
- * so; `p` if there is none. *spaced becomes true if there may be white space between the tokens. */
-const char *body_skip_objects(const char *p, const char *end, bool *spaced);
-
 /* The order of names: the one that compares quickest, by length first. */
 static inline int body_compare_names(struct span a, struct span b)
 {
     if (a.len != b.len)
         return a.len < b.len ? -1 : 1;
+    uint32_t x, y;
+    if (a.len >= sizeof(x)) {
+        memcpy(&x, a.base, sizeof(x));
+        memcpy(&y, b.base, sizeof(y));
+        if (x != y)
+            return be32toh(x) < be32toh(y) ? -1 : 1;
+    }
     return memcmp(a.base, b.base, a.len);
 }
 

@@ -178,7 +178,9 @@ static inline void sink_text(struct sink *sink, const struct body_index *index, 
         uint32_t first = run->first > from.at ? run->first : from.at, end = run->end < to.at ? run->end : to.at;
         if (first >= end)
             continue;
-        if (run->spaced)
+        if (run->copy_len != 0)
+            sink_add(sink, index->rows.copies + run->copy, run->copy_len);
+        else if (run->spaced)
             sink_without_blanks(sink, text + first, text + end);
         else
             sink_add(sink, text + first, end - first);

@@ -2,7 +2,7 @@
  * before they have too many parts to have a key.
  *
  *   cc -O2 -DNDEBUG -D_GNU_SOURCE -DH2O_USE_EPOLL=1 -fno-strict-aliasing -I. -o /tmp/key-bench tests/bench/key.c \
- *      cache/key.c cache/body_index.c cache/body_skip.c cache/blanks.c base/json_scan.c base/strbuf.c \
+ *      cache/key.c cache/body_*.c cache/blanks.c base/json_scan.c base/strbuf.c \
  *      -lh2o-evloop -lcrypto
  *   key-bench [RUNS [shared]]        default 50; shared: the keys of a cache that has a Redis behind it
  *
@@ -38,6 +38,21 @@ static const struct shape shapes[] = {
      "{}]}"},
     {"members to be sorted", "{\"model\":\"m\",\"messages\":[",
      "{\"content\":\"What is the time?\",\"role\":\"user\"},", "{}]}"},
+    {"parts", "{\"model\":\"m\",\"messages\":[",
+     "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"What is the time?\"}]},", "{}]}"},
+    {"parts and blanks", "{\"model\": \"m\", \"messages\": [",
+     "{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"What is the time?\"}]}, ", "{}]}"},
+    {"tool calls", "{\"model\":\"m\",\"messages\":[",
+     "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"call_1\",\"type\":\"function\","
+     "\"function\":{\"name\":\"get_weather\",\"arguments\":\"{\\\"city\\\":\\\"Paris\\\"}\"}}]},"
+     "{\"role\":\"tool\",\"tool_call_id\":\"call_1\",\"content\":\"11 degrees and cloudy\"},",
+     "{}]}"},
+    {"tools", "{\"model\":\"m\",\"tools\":[",
+     "{\"type\":\"function\",\"function\":{\"name\":\"get_weather\",\"description\":\"The weather of a city\","
+     "\"parameters\":{\"type\":\"object\",\"properties\":{\"location\":{\"type\":\"string\",\"description\":\"A "
+     "city\"},"
+     "\"unit\":{\"type\":\"string\",\"enum\":[\"celsius\",\"fahrenheit\"]}},\"required\":[\"location\"]}}},",
+     "{}]}"},
     {"tiny objects", "{\"model\":\"m\",\"tools\":[", "{\"a\":1},", "{}]}"},
     {"empty objects", "{\"model\":\"m\",\"tools\":[", "{},", "{}]}"},
     {"arrays in arrays", "{\"model\":\"m\",\"tools\":[", "[[1],[]],", "1]}"},

@@ -1,0 +1,424 @@
+#include "cache/body_row.h"
+#include "cache/blanks.h"
+#include "cache/block.h"
+#include "cache/body_skip.h"
+#include <h2o/memory.h>
+#include <stdlib.h>
+
+#define SLACK 32 /* bytes behind what is copied that may be written to */
+#define COPY_WORTH                                                                                                     \
+    256 /* bytes in order with white space that are worth being written anew: others leave it out too                  \
+         */
+
+void body_rows_begin(struct body_rows *rows, struct span text)
+{
+    const char *last = text.base + text.len;
+    while (last != text.base && body_is_blank(last[-1]))
+        last--;
+    rows->_last = last != text.base && last[-1] == '}' ? last - 1 : NULL;
+    rows->_text = text;
+    rows->_copies_len = 0;
+}
+
+void body_rows_dispose(struct body_rows *rows)
+{
+    free(rows->copies);
+    rows->copies = NULL;
+    rows->_copies_cap = 0;
+}
+
+#ifdef __SSE2__
+
+#define TEXT_BLOCKS 4 /* without a quote that are read; memchr is quicker on a long way */
+
+/* The text's quotes that are not escaped, in turn. */
+struct quotes {
+    const char *block;
+    uint64_t left;    /* of the block's quotes */
+    uint64_t carry;   /* see block_escaped */
+    unsigned slashes; /* whether there are backslashes, in bit 0; of the block before in bit 1, and so on */
+};
+
+/* What is read is written without white space: a byte at `p` as the one at p - start, since `start` moves by each
+ * blank. Bytes are written only when they have to be: in front of a blank, and of members that change places. */
+struct reader {
+    struct body_rows *rows;
+    const char *last, *end; /* the text's last }, behind which nothing is read; its end */
+    const char *blocks_end; /* a block and the next can be loaded up to here */
+    struct quotes quotes;
+    char *copy;        /* the row's; NULL: not written yet */
+    const char *from;  /* what is not written yet */
+    const char *start; /* of the row, if each blank since had not been there */
+    bool moved;        /* some members changed places */
+};
+
+struct member {
+    const char *name;
+    size_t name_len;
+    size_t start, end; /* as written, see above */
+};
+
+static const char *read_object(struct reader *reader, const char *p, unsigned levels);
+static const char *read_array(struct reader *reader, const char *p, unsigned levels);
+
+/* ---- writing ---- */
+
+static inline size_t written(const struct reader *reader, const char *p)
+{
+    return (size_t)(p - reader->start);
+}
+
+/* There is room for the whole text, and for an object that is put in order. */
+__attribute__((noinline)) static void begin_copy(struct reader *reader)
+{
+    struct body_rows *rows = reader->rows;
+    size_t room = 2 * rows->_text.len + 3 * SLACK;
+    if (rows->_copies_cap < room) { /* nothing of this text was written yet */
+        free(rows->copies);
+        rows->copies = h2o_mem_alloc(room);
+        rows->_copies_cap = room;
+    }
+    reader->copy = rows->copies + rows->_copies_len;
+}
+
+/* memcpy, quick for the short pieces that most are; may write SLACK bytes. `limit`: what may be read ends there. */
+static inline char *copy(char *to, const char *from, size_t len, const char *limit)
+{
+    if (len <= SLACK && limit - from >= SLACK) {
+        __m128i first = block_part(from), second = block_part(from + 16);
+        _mm_storeu_si128((__m128i *)(void *)to, first);
+        _mm_storeu_si128((__m128i *)(void *)(to + 16), second);
+    } else {
+        memcpy(to, from, len);
+    }
+    return to + len;
+}
+
+/* Writes what is before `p`. */
+static inline void write_to(struct reader *reader, const char *p)
+{
+    if (reader->copy == NULL)
+        begin_copy(reader);
+    copy(reader->copy + written(reader, reader->from), reader->from, (size_t)(p - reader->from), reader->end);
+    reader->from = p;
+}
+
+__attribute__((noinline)) static const char *leave_blanks(struct reader *reader, const char *p)
+{
+    const char *start = p;
+    if (!body_is_blank(*p++))
+        return start;
+    write_to(reader, start);
+    while (reader->end - p >= 16 && body_is_blank(*p)) {
+        __m128i bytes = block_part(p);
+        __m128i spaces = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(' ')), lines = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\n'));
+        __m128i returns = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\r')), tabs = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\t'));
+        __m128i blanks = _mm_or_si128(_mm_or_si128(spaces, lines), _mm_or_si128(returns, tabs));
+        unsigned others = (unsigned)_mm_movemask_epi8(blanks) ^ 0xFFFF;
+        p += others != 0 ? __builtin_ctz(others) : 16;
+    }
+    while (body_is_blank(*p))
+        p++;
+    reader->start += p - start;
+    reader->from = p;
+    return p;
+}
+
+/* Skips white space; there is something else behind it. */
+static inline const char *skip_blanks(struct reader *reader, const char *p)
+{
+    return (unsigned char)*p <= ' ' ? leave_blanks(reader, p) : p;
+}
+
+/* The same, with `c` for what is likely to be there without any. */
+static inline const char *skip_to(struct reader *reader, const char *p, char c)
+{
+    return *p == c ? p : skip_blanks(reader, p);
+}
+
+/* ---- order ---- */
+
+static inline bool is_before(const struct member *a, const struct member *b)
+{
+    return body_compare_names((struct span){a->name, a->name_len}, (struct span){b->name, b->name_len}) < 0;
+}
+
+/* Whether members are in order if they are taken like this. */
+static bool is_order(const struct member *members, const uint8_t *order, unsigned count)
+{
+    for (unsigned i = 1; i < count; i++)
+        if (!is_before(&members[order[i - 1]], &members[order[i]]))
+            return false;
+    return true;
+}
+
+/* Finds the order of members; false if two are the same. */
+static bool find_order(const struct member *members, uint8_t *order, unsigned count)
+{
+    if (is_order(members, order, count))
+        return true;
+    for (unsigned i = 0; i < count; i++) {
+        unsigned at = i;
+        for (; at != 0 && is_before(&members[i], &members[order[at - 1]]); at--)
+            order[at] = order[at - 1];
+        order[at] = (uint8_t)i;
+    }
+    return is_order(members, order, count);
+}
+
+/* Writes an object whose closing bracket is at `p` with its members in order. */
+static bool put_in_order(struct reader *reader, const char *open, const struct member *members, unsigned count,
+                         const char *p)
+{
+    if (count > BODY_ROW_SORTED)
+        return false;
+    uint8_t *order = reader->rows->_orders[count];
+    if (!find_order(members, order, count))
+        return false;
+    size_t start = members[0].start, len = written(reader, p) - start;
+    const char *text = open + 1, *limit = reader->end;
+    write_to(reader, reader->from <= open ? text : p);
+    char *to = reader->copy + start;
+    if (reader->from != text) { /* it was written already, some of it not as it was */
+        text = memcpy(to + len + SLACK, to, len);
+        limit = text + len + SLACK;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        const struct member *member = &members[order[i]];
+        if (i != 0)
+            *to++ = ',';
+        to = copy(to, text + (member->start - start), member->end - member->start, limit);
+    }
+    reader->from = p;
+    reader->moved = true;
+    return true;
+}
+
+/* ---- reading: every byte that is looked at is at or before the text's last }, for what is in front of it is not it,
+ *      and it ends everything else ---- */
+
+/* Reads the quotes of the 64 bytes of text at `p`. */
+static inline void read_block(struct quotes *quotes, const char *block, const char *p)
+{
+    struct block bytes = block_load(p);
+    quotes->block = block;
+    uint64_t slashes = block_where(&bytes, '\\');
+    quotes->left = block_where(&bytes, '"');
+    quotes->slashes <<= 1;
+    if ((slashes | quotes->carry) != 0) {
+        quotes->slashes |= 1;
+        quotes->left &= ~block_escaped(slashes, &quotes->carry);
+    }
+}
+
+/* Reads the block at `p`, in front of which no quote is left and no backslash. */
+static void begin_block(struct reader *reader, const char *p)
+{
+    char last[64] = {0};
+    size_t left = (size_t)(reader->end - p);
+    reader->quotes.carry = 0;
+    reader->quotes.slashes = ~0U; /* before it there may be some */
+    if (left < 64)
+        memcpy(last, p, left);
+    read_block(&reader->quotes, p, left < 64 ? last : p);
+}
+
+/* Goes to the next quote, which is far away, or near the end; false if there is none. */
+__attribute__((noinline)) static bool leap(struct reader *reader)
+{
+    const char *start = reader->quotes.block + 64 + reader->quotes.carry;
+    const char *p = start < reader->end ? memchr(start, '"', (size_t)(reader->end - start)) : NULL;
+    if (p != NULL && p != start && p[-1] == '\\') {
+        for (p--; p != start && p[-1] == '\\';)
+            p--;
+        p = body_skip_escapes(p, reader->end);
+    }
+    if (p != NULL)
+        begin_block(reader, p);
+    return p != NULL;
+}
+
+/* The next quote, or NULL. `quotes` are the reader's, kept in registers: it is they that everything waits for. */
+static inline __attribute__((always_inline)) const char *next_quote(struct reader *reader, struct quotes *quotes)
+{
+    for (int blocks = 0; quotes->left == 0; blocks++) {
+        if (blocks == TEXT_BLOCKS || quotes->block > reader->blocks_end) {
+            reader->quotes = *quotes;
+            if (!leap(reader))
+                return NULL;
+            *quotes = reader->quotes;
+        } else {
+            read_block(quotes, quotes->block + 64, quotes->block + 64);
+        }
+    }
+    const char *quote = quotes->block + __builtin_ctzll(quotes->left);
+    quotes->left &= quotes->left - 1;
+    return quote;
+}
+
+/* Reads the string that begins with the next quote; NULL if it does not end. */
+static inline __attribute__((always_inline)) const char *read_text(struct reader *reader, struct quotes *quotes)
+{
+    if (next_quote(reader, quotes) == NULL)
+        return NULL;
+    const char *end = next_quote(reader, quotes);
+    return end != NULL ? end + 1 : NULL;
+}
+
+/* Reads a number or a word; NULL if there is none. */
+static inline const char *read_word(const char *p)
+{
+    const char *start = p;
+    while ((*p >= '-' && *p <= '9') || ((*p | 0x20) >= 'a' && (*p | 0x20) <= 'z') || *p == '+')
+        p++;
+    return p != start ? p : NULL;
+}
+
+/* Reads the value at `p`, which is not a string, and within which there may be `levels` of brackets. */
+static inline const char *read_other(struct reader *reader, struct quotes *quotes, const char *p, unsigned levels)
+{
+    if (*p != '{' && *p != '[')
+        return read_word(p);
+    if (levels == 0)
+        return NULL;
+    reader->quotes = *quotes;
+    p = *p == '{' ? read_object(reader, p, levels - 1) : read_array(reader, p, levels - 1);
+    *quotes = reader->quotes;
+    return p;
+}
+
+/* Reads the object at `open`. Inlined, so that the quotes stay in registers from one of a row's objects to the next. */
+static inline __attribute__((always_inline)) const char *read_members(struct reader *reader, struct quotes *quotes,
+                                                                      const char *open, unsigned levels)
+{
+    struct member members[BODY_ROW_SORTED]; /* the last ones, if there are more */
+    struct member *member = members, *before = NULL;
+    unsigned count = 0;
+    bool in_order = true;
+    const char *p = skip_blanks(reader, open + 1);
+    if (*p == '}')
+        return p != reader->last ? p + 1 : NULL;
+    for (;;) {
+        p = skip_to(reader, p, '"');
+        const char *name = p;
+        if (*p != '"' || (p = read_text(reader, quotes)) == NULL)
+            return NULL;
+        member->name = name + 1;
+        member->name_len = (size_t)(p - name) - 2;
+        member->start = written(reader, name);
+        /* A longer name may have begun before the blocks that are known. */
+        if ((quotes->slashes & 3) != 0 || member->name_len > 64) {
+            if (memchr(name, '\\', (size_t)(p - name)) != NULL)
+                return NULL;
+        }
+        if (before != NULL && !is_before(before, member))
+            in_order = false;
+        p = skip_to(reader, p, ':');
+        if (*p++ != ':')
+            return NULL;
+        p = skip_to(reader, p, '"');
+        p = *p == '"' ? read_text(reader, quotes) : read_other(reader, quotes, p, levels);
+        if (p == NULL)
+            return NULL;
+        member->end = written(reader, p);
+        before = member++;
+        if (++count % BODY_ROW_SORTED == 0)
+            member = members;
+        p = skip_to(reader, p, ',');
+        if (*p != ',')
+            break;
+        p++;
+    }
+    if (*p != '}')
+        return NULL;
+    if (p == reader->last || (!in_order && !put_in_order(reader, open, members, count, p)))
+        return NULL;
+    return p + 1;
+}
+
+static const char *read_object(struct reader *reader, const char *p, unsigned levels)
+{
+    struct quotes quotes = reader->quotes;
+    p = read_members(reader, &quotes, p, levels);
+    reader->quotes = quotes;
+    return p;
+}
+
+static const char *read_array(struct reader *reader, const char *p, unsigned levels)
+{
+    struct quotes quotes = reader->quotes;
+    p = skip_blanks(reader, p + 1);
+    while (*p != ']') {
+        p = *p == '"' ? read_text(reader, &quotes) : read_other(reader, &quotes, p, levels);
+        if (p == NULL)
+            return NULL;
+        p = skip_to(reader, p, ',');
+        if (*p != ',')
+            break;
+        p = skip_blanks(reader, p + 1);
+        if (*p == ']')
+            return NULL;
+    }
+    reader->quotes = quotes;
+    return *p == ']' ? p + 1 : NULL;
+}
+
+struct body_row body_rows_read(struct body_rows *rows, const char *p, unsigned levels)
+{
+    struct body_row row = {.end = p, .copied = p};
+    const char *end = rows->_text.base + rows->_text.len;
+    struct reader reader = {.rows = rows,
+                            .last = rows->_last,
+                            .end = end,
+                            .blocks_end = end - p >= 128 ? end - 128 : p - 1,
+                            .from = p,
+                            .start = p};
+    if (levels > BODY_ROW_LEVELS)
+        levels = BODY_ROW_LEVELS;
+    if (rows->_last == NULL || levels == 0)
+        return row;
+    begin_block(&reader, p);
+    struct quotes quotes = reader.quotes;
+    while (!row.closed) {
+        const char *from = reader.from, *start = reader.start;
+        char *copy = reader.copy;
+        bool moved = reader.moved;
+        p = skip_blanks(&reader, row.end);
+        p = *p == '{' ? read_members(&reader, &quotes, p, levels - 1) : NULL;
+        if (p != NULL)
+            p = skip_blanks(&reader, p);
+        if (p == NULL || (*p != ',' && *p != ']')) { /* as if it had not been read */
+            reader.from = from;
+            reader.start = start;
+            reader.copy = copy;
+            reader.moved = moved;
+            break;
+        }
+        row.closed = *p == ']';
+        row.end = row.closed ? p : p + 1;
+        if (reader.copy == NULL)
+            row.copied = reader.start = reader.from = row.end;
+    }
+    if (reader.copy == NULL)
+        return row;
+    row.copy = rows->_copies_len;
+    row.copy_len = written(&reader, row.end);
+    row.spaced = !reader.moved && row.copy_len < COPY_WORTH;
+    if (row.spaced) {
+        row.copy_len = 0;
+        return row;
+    }
+    write_to(&reader, row.end);
+    rows->_copies_len += row.copy_len;
+    return row;
+}
+
+#else
+
+struct body_row body_rows_read(struct body_rows *rows, const char *p, unsigned levels)
+{
+    (void)rows, (void)levels;
+    return (struct body_row){.end = p};
+}
+
+#endif
