@@ -186,15 +186,13 @@ static const char *skip_word_list(const char *start, const char *end, bool *spac
  * that a prompt of tokens is one run. */
 static bool skip_words(struct indexer *indexer, bool in_array)
 {
-    static const char in_words[256] = {
-        ['0' ... '9'] = 1, ['a' ... 'z'] = 1, ['A' ... 'Z'] = 1, ['+'] = 1, ['-' ... '/'] = 1};
     const char *start = indexer->p, *p = start, *end = indexer->end;
     bool spaced = false, skipped = false;
     if (in_array)
         p = skip_word_list(start, end, &spaced);
     for (bool begun = p != start;; begun = false) {
         const char *word = p;
-        while (p != end && in_words[(unsigned char)*p])
+        while (p != end && body_is_word(*p))
             p++;
         if (p == word && !begun)
             break;

@@ -238,38 +238,41 @@ __attribute__((noinline)) static bool leap(struct reader *reader)
     return p != NULL;
 }
 
-/* The next quote, or NULL. `quotes` are the reader's, kept in registers: it is they that everything waits for. */
-static inline __attribute__((always_inline)) const char *next_quote(struct reader *reader, struct quotes *quotes)
+/* Goes to the next quote; false if there is none. `quotes` are the reader's, kept in registers: everything waits for
+ * them. */
+static inline __attribute__((always_inline)) bool find_quote(struct reader *reader, struct quotes *quotes)
 {
     for (int blocks = 0; quotes->left == 0; blocks++) {
         if (blocks == TEXT_BLOCKS || quotes->block > reader->blocks_end) {
             reader->quotes = *quotes;
             if (!leap(reader))
-                return NULL;
+                return false;
             *quotes = reader->quotes;
         } else {
             read_block(quotes, quotes->block + 64, quotes->block + 64);
         }
     }
-    const char *quote = quotes->block + __builtin_ctzll(quotes->left);
-    quotes->left &= quotes->left - 1;
-    return quote;
+    return true;
 }
 
 /* Reads the string that begins with the next quote; NULL if it does not end. */
 static inline __attribute__((always_inline)) const char *read_text(struct reader *reader, struct quotes *quotes)
 {
-    if (next_quote(reader, quotes) == NULL)
+    if (!find_quote(reader, quotes))
         return NULL;
-    const char *end = next_quote(reader, quotes);
-    return end != NULL ? end + 1 : NULL;
+    quotes->left &= quotes->left - 1;
+    if (!find_quote(reader, quotes))
+        return NULL;
+    const char *end = quotes->block + __builtin_ctzll(quotes->left) + 1;
+    quotes->left &= quotes->left - 1;
+    return end;
 }
 
 /* Reads a number or a word; NULL if there is none. */
 static inline const char *read_word(const char *p)
 {
     const char *start = p;
-    while ((*p >= '-' && *p <= '9') || ((*p | 0x20) >= 'a' && (*p | 0x20) <= 'z') || *p == '+')
+    while (body_is_word(*p))
         p++;
     return p != start ? p : NULL;
 }
@@ -379,31 +382,37 @@ struct body_row body_rows_read(struct body_rows *rows, const char *p, unsigned l
         return row;
     begin_block(&reader, p);
     struct quotes quotes = reader.quotes;
+    bool copies = false, moved = false; /* as of `behind`, like `from` and `start` */
+    const char *behind = p, *from = p, *start = p;
     while (!row.closed) {
-        const char *from = reader.from, *start = reader.start;
-        char *copy = reader.copy;
-        bool moved = reader.moved;
-        p = skip_blanks(&reader, row.end);
+        if (!copies)
+            reader.start = reader.from = behind;
+        p = skip_to(&reader, behind, '{');
         p = *p == '{' ? read_members(&reader, &quotes, p, levels - 1) : NULL;
-        if (p != NULL)
-            p = skip_blanks(&reader, p);
-        if (p == NULL || (*p != ',' && *p != ']')) { /* as if it had not been read */
-            reader.from = from;
-            reader.start = start;
-            reader.copy = copy;
-            reader.moved = moved;
+        if (p == NULL)
             break;
+        p = skip_to(&reader, p, ',');
+        if (*p != ',' && *p != ']')
+            break;
+        if (reader.copy != NULL) {
+            if (!copies)
+                row.copied = behind;
+            copies = true;
+            moved = reader.moved;
+            from = reader.from;
+            start = reader.start;
         }
         row.closed = *p == ']';
-        row.end = row.closed ? p : p + 1;
-        if (reader.copy == NULL)
-            row.copied = reader.start = reader.from = row.end;
+        behind = row.closed ? p : p + 1;
     }
-    if (reader.copy == NULL)
+    row.end = behind;
+    if (!copies)
         return row;
+    reader.from = from;
+    reader.start = start;
     row.copy = rows->_copies_len;
     row.copy_len = written(&reader, row.end);
-    row.spaced = !reader.moved && row.copy_len < COPY_WORTH;
+    row.spaced = !moved && row.copy_len < COPY_WORTH;
     if (row.spaced) {
         row.copy_len = 0;
         return row;

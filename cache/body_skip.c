@@ -1,6 +1,8 @@
 #include "cache/body_skip.h"
 #include "cache/block.h"
 
+const char body_words[256] = {['0' ... '9'] = 1, ['a' ... 'z'] = 1, ['A' ... 'Z'] = 1, ['+'] = 1, ['-' ... '/'] = 1};
+
 /* As body_skip_escapes, for what is shorter than a block. */
 static const char *skip_rest(const char *p, const char *end)
 {

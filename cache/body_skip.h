@@ -18,6 +18,14 @@ const char *body_skip_escapes(const char *p, const char *end);
  */
 const char *body_skip_list(const char *p, const char *end, unsigned *nest, unsigned nest_max);
 
+extern const char body_words[256];
+
+/* Whether a byte may be one of a number or a word, whatever it is, since it counts as it is written. */
+static inline bool body_is_word(char c)
+{
+    return body_words[(unsigned char)c];
+}
+
 /* The order of names: the one that compares quickest, by length first. */
 static inline int body_compare_names(struct span a, struct span b)
 {
