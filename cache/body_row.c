@@ -55,6 +55,7 @@ struct reader {
 struct member {
     const char *name;
     size_t name_len;
+    const char *value; /* NULL: not all of it is as it was */
     size_t start, end; /* as written, see above */
 };
 
@@ -106,18 +107,20 @@ static inline void write_to(struct reader *reader, const char *p)
 __attribute__((noinline)) static const char *leave_blanks(struct reader *reader, const char *p)
 {
     const char *start = p;
-    if (!body_is_blank(*p++))
-        return start;
-    write_to(reader, start);
-    while (reader->end - p >= 16 && body_is_blank(*p)) {
+    if (!body_is_blank(*p))
+        return p;
+    write_to(reader, p++);
+    while ((unsigned char)*p <= ' ' && reader->end - p >= 16) {
         __m128i bytes = block_part(p);
         __m128i spaces = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(' ')), lines = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\n'));
         __m128i returns = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\r')), tabs = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\t'));
         __m128i blanks = _mm_or_si128(_mm_or_si128(spaces, lines), _mm_or_si128(returns, tabs));
         unsigned others = (unsigned)_mm_movemask_epi8(blanks) ^ 0xFFFF;
         p += others != 0 ? __builtin_ctz(others) : 16;
+        if (others != 0)
+            break;
     }
-    while (body_is_blank(*p))
+    while ((unsigned char)*p <= ' ' && body_is_blank(*p))
         p++;
     reader->start += p - start;
     reader->from = p;
@@ -176,18 +179,32 @@ static bool put_in_order(struct reader *reader, const char *open, const struct m
     if (!find_order(members, order, count))
         return false;
     size_t start = members[0].start, len = written(reader, p) - start;
-    const char *text = open + 1, *limit = reader->end;
-    write_to(reader, reader->from <= open ? text : p);
-    char *to = reader->copy + start;
-    if (reader->from != text) { /* it was written already, some of it not as it was */
-        text = memcpy(to + len + SLACK, to, len);
-        limit = text + len + SLACK;
+    const char *written_before = NULL;
+    if (reader->from <= open)
+        write_to(reader, open + 1);
+    for (unsigned i = 0; i < count && written_before == NULL; i++) {
+        if (members[i].value != NULL)
+            continue;
+        write_to(reader, p);
+        written_before = memcpy(reader->copy + start + len + SLACK, reader->copy + start, len);
     }
+    char *to = reader->copy + start;
     for (unsigned i = 0; i < count; i++) {
         const struct member *member = &members[order[i]];
+        const char *text = member->name - 1, *limit = reader->end;
+        size_t left = member->end - member->start;
         if (i != 0)
             *to++ = ',';
-        to = copy(to, text + (member->start - start), member->end - member->start, limit);
+        if (member->value == NULL) {
+            text = written_before + (member->start - start);
+            limit = text + left + SLACK;
+        } else if (member->value != text + member->name_len + 3) { /* there are blanks in between */
+            to = copy(to, text, member->name_len + 2, limit);
+            *to++ = ':';
+            left -= member->name_len + 3;
+            text = member->value;
+        }
+        to = copy(to, text, left, limit);
     }
     reader->from = p;
     reader->moved = true;
@@ -320,7 +337,14 @@ static inline __attribute__((always_inline)) const char *read_members(struct rea
         if (*p++ != ':')
             return NULL;
         p = skip_to(reader, p, '"');
-        p = *p == '"' ? read_text(reader, quotes) : read_other(reader, quotes, p, levels);
+        member->value = p;
+        if (*p == '"') {
+            p = read_text(reader, quotes);
+        } else {
+            p = read_other(reader, quotes, p, levels);
+            if (reader->from > member->value)
+                member->value = NULL;
+        }
         if (p == NULL)
             return NULL;
         member->end = written(reader, p);
