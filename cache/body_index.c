@@ -152,36 +152,6 @@ static bool skip_string(struct indexer *indexer)
     return add_tight(indexer, start - 1);
 }
 
-/* Skips words and the commas and single blanks between them, 16 bytes at a time, for as long as there is nothing else;
- * stops inside of a word or behind one. *spaced becomes true if a blank was among them. */
-static const char *skip_word_list(const char *start, const char *end, bool *spaced)
-{
-    const char *p = start;
-#ifdef __SSE2__
-    unsigned word_before = 0, comma_before = 0; /* what the byte in front was, in bit 0 */
-    while (end - p >= 16) {
-        __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
-        unsigned words = (unsigned)_mm_movemask_epi8(
-            _mm_and_si128(_mm_cmpgt_epi8(bytes, _mm_set1_epi8(',')), _mm_cmplt_epi8(bytes, _mm_set1_epi8(':'))));
-        unsigned commas = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(',')));
-        unsigned blanks = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(' ')));
-        /* A comma follows a word, a blank a comma. */
-        if ((words | commas | blanks) != 0xFFFF || (commas & ~(words << 1 | word_before)) != 0 ||
-            (blanks & ~(commas << 1 | comma_before)) != 0)
-            break;
-        *spaced |= blanks != 0;
-        word_before = words >> 15;
-        comma_before = commas >> 15;
-        p += 16;
-    }
-    while (p != start && p[-1] <= ',')
-        p--;
-#endif
-    (void)end;
-    (void)spaced;
-    return p;
-}
-
 /* Skips a number or a word, whatever it is, since it counts as it is written; in an array also those that follow, so
  * that a prompt of tokens is one run. */
 static bool skip_words(struct indexer *indexer, bool in_array)
@@ -189,7 +159,7 @@ static bool skip_words(struct indexer *indexer, bool in_array)
     const char *start = indexer->p, *p = start, *end = indexer->end;
     bool spaced = false, skipped = false;
     if (in_array)
-        p = skip_word_list(start, end, &spaced);
+        p = body_skip_word_list(start, end, &spaced);
     for (bool begun = p != start;; begun = false) {
         const char *word = p;
         while (p != end && body_is_word(*p))
@@ -309,7 +279,7 @@ static bool index_member(struct indexer *indexer, unsigned depth, uint32_t first
 {
     struct body_index *index = indexer->index;
     uint32_t at = indexer->open_count;
-    if (index->member_count + at == CACHE_KEY_MAX_PARTS)
+    if (index->member_count + at + index->rows.moved >= CACHE_KEY_MAX_PARTS)
         return give_up(indexer, CACHE_KEY_COMPLEX);
     if (at == index->_open_cap)
         index->_open = grow(index->_open, &index->_open_cap, sizeof(*index->_open));

@@ -2,6 +2,7 @@
 #include "cache/blanks.h"
 #include "cache/block.h"
 #include "cache/body_skip.h"
+#include "cache/key.h"
 #include <h2o/memory.h>
 #include <stdlib.h>
 
@@ -18,6 +19,7 @@ void body_rows_begin(struct body_rows *rows, struct span text)
     rows->_last = last != text.base && last[-1] == '}' ? last - 1 : NULL;
     rows->_text = text;
     rows->_copies_len = 0;
+    rows->moved = 0;
 }
 
 void body_rows_dispose(struct body_rows *rows)
@@ -49,7 +51,7 @@ struct reader {
     char *copy;        /* the row's; NULL: not written yet */
     const char *from;  /* what is not written yet */
     const char *start; /* of the row, if each blank since had not been there */
-    bool moved;        /* some members changed places */
+    size_t moved;      /* members of objects that were put in order */
 };
 
 struct member {
@@ -173,7 +175,7 @@ static bool find_order(const struct member *members, uint8_t *order, unsigned co
 static bool put_in_order(struct reader *reader, const char *open, const struct member *members, unsigned count,
                          const char *p)
 {
-    if (count > BODY_ROW_SORTED)
+    if (count > BODY_ROW_SORTED || count > CACHE_KEY_MAX_PARTS - reader->rows->moved - reader->moved)
         return false;
     uint8_t *order = reader->rows->_orders[count];
     if (!find_order(members, order, count))
@@ -207,7 +209,7 @@ static bool put_in_order(struct reader *reader, const char *open, const struct m
         to = copy(to, text, left, limit);
     }
     reader->from = p;
-    reader->moved = true;
+    reader->moved += count;
     return true;
 }
 
@@ -406,7 +408,8 @@ struct body_row body_rows_read(struct body_rows *rows, const char *p, unsigned l
         return row;
     begin_block(&reader, p);
     struct quotes quotes = reader.quotes;
-    bool copies = false, moved = false; /* as of `behind`, like `from` and `start` */
+    bool copies = false; /* as of `behind`, like the others */
+    size_t moved = 0;
     const char *behind = p, *from = p, *start = p;
     while (!row.closed) {
         if (!copies)
@@ -436,13 +439,14 @@ struct body_row body_rows_read(struct body_rows *rows, const char *p, unsigned l
     reader.start = start;
     row.copy = rows->_copies_len;
     row.copy_len = written(&reader, row.end);
-    row.spaced = !moved && row.copy_len < COPY_WORTH;
+    row.spaced = moved == 0 && row.copy_len < COPY_WORTH;
     if (row.spaced) {
         row.copy_len = 0;
         return row;
     }
     write_to(&reader, row.end);
     rows->_copies_len += row.copy_len;
+    rows->moved += moved;
     return row;
 }
 

@@ -15,6 +15,7 @@
 /* Zero-initialise. */
 struct body_rows {
     char *copies; /* what was written anew; as long as the text at most */
+    size_t moved; /* members of objects that were put in order; CACHE_KEY_MAX_PARTS at most */
     size_t _copies_len, _copies_cap;
     const char *_last; /* the text's last }, if nothing but white space is behind it; else NULL */
     struct span _text;

@@ -132,6 +132,30 @@ const char *body_skip_list(const char *p, const char *end, unsigned *nest, unsig
     return done;
 }
 
+const char *body_skip_word_list(const char *start, const char *end, bool *spaced)
+{
+    const char *p = start;
+    unsigned word_before = 0, comma_before = 0; /* what the byte in front was, in bit 0 */
+    while (end - p >= 16) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)p);
+        unsigned words = (unsigned)_mm_movemask_epi8(
+            _mm_and_si128(_mm_cmpgt_epi8(bytes, _mm_set1_epi8(',')), _mm_cmplt_epi8(bytes, _mm_set1_epi8(':'))));
+        unsigned commas = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(',')));
+        unsigned blanks = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(' ')));
+        /* A comma follows a word, a blank a comma. */
+        if ((words | commas | blanks) != 0xFFFF || (commas & ~(words << 1 | word_before)) != 0 ||
+            (blanks & ~(commas << 1 | comma_before)) != 0)
+            break;
+        *spaced |= blanks != 0;
+        word_before = words >> 15;
+        comma_before = commas >> 15;
+        p += 16;
+    }
+    while (p != start && p[-1] <= ',')
+        p--;
+    return p;
+}
+
 #else
 
 const char *body_skip_escapes(const char *p, const char *end)
@@ -143,6 +167,12 @@ const char *body_skip_list(const char *p, const char *end, unsigned *nest, unsig
 {
     (void)end, (void)nest, (void)nest_max;
     return p;
+}
+
+const char *body_skip_word_list(const char *start, const char *end, bool *spaced)
+{
+    (void)end, (void)spaced;
+    return start;
 }
 
 #endif

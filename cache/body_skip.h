@@ -18,6 +18,10 @@ const char *body_skip_escapes(const char *p, const char *end);
  */
 const char *body_skip_list(const char *p, const char *end, unsigned *nest, unsigned nest_max);
 
+/* Skips words and the commas and single blanks between them, 16 bytes at a time, for as long as there is nothing else;
+ * stops inside of a word or behind one. *spaced becomes true if a blank was among them. */
+const char *body_skip_word_list(const char *start, const char *end, bool *spaced);
+
 extern const char body_words[256];
 
 /* Whether a byte may be one of a number or a word, whatever it is, since it counts as it is written. */

@@ -2,7 +2,7 @@
 #include "key_maker.h"
 #include <stdio.h>
 
-#define BODY_MAX 1000000
+#define BODY_MAX 2000000
 
 static struct body_rows rows;
 
@@ -370,6 +370,23 @@ START_TEST(a_row_may_break_off_behind_a_comma)
 }
 END_TEST
 
+/* As many members may be put in order as where there are no rows. */
+START_TEST(members_that_are_put_in_order_have_a_maximum)
+{
+    for (unsigned more = 0; more < 2; more++) {
+        struct strbuf body;
+        struct cache_key key;
+        strbuf_init(&body, BODY_MAX);
+        strbuf_puts(&body, "{\"m\":[");
+        for (unsigned i = 0; i < CACHE_KEY_MAX_PARTS / 4; i++) /* and some that are not, which do not count */
+            strbuf_puts(&body, "{\"b\":1,\"a\":2},{\"a\":1,\"b\":2},{\"b\":1,\"a\":2},");
+        strbuf_puts(&body, more ? "{\"b\":1,\"a\":2}]}" : "{\"a\":1,\"b\":2}]}");
+        ck_assert_int_eq(make(strbuf_span(&body), &key), more ? CACHE_KEY_COMPLEX : CACHE_KEY_MADE);
+        strbuf_dispose(&body);
+    }
+}
+END_TEST
+
 /* Wherever a body is cut off there is no key, and nothing is read behind it. */
 START_TEST(a_row_may_break_off_anywhere)
 {
@@ -403,6 +420,7 @@ int main(void)
     tcase_add_test(tests, what_is_rare_is_left_to_others);
     tcase_add_test(tests, many_members_may_be_there_in_order_only);
     tcase_add_test(tests, texts_end_where_they_end);
+    tcase_add_test(tests, members_that_are_put_in_order_have_a_maximum);
 #endif
     tcase_add_test(tests, rows_have_their_own_places);
     tcase_add_test(tests, objects_of_a_row_are_what_they_are_one_by_one);
