@@ -465,7 +465,7 @@ enum cache_key_result body_index_make(struct body_index *index, struct span text
 void body_index_clear(struct body_index *index)
 {
     size_t members = index->_open_cap + index->_member_cap, objects = index->_object_cap;
-    size_t bytes = index->_run_cap * sizeof(*index->runs) + objects * sizeof(*index->objects) + index->rows._copies_cap;
+    size_t bytes = index->_run_cap * sizeof(*index->runs) + objects * sizeof(*index->objects) + index->rows.copies_cap;
     free(index->_names);
     index->_names = NULL;
     index->run_count = index->object_count = index->member_count = 0;

@@ -7,9 +7,8 @@
 #include <stdlib.h>
 
 #define SLACK 32 /* bytes behind what is copied that may be written to */
-#define COPY_WORTH                                                                                                     \
-    256 /* bytes in order with white space that are worth being written anew: others leave it out too                  \
-         */
+/* Bytes in order, but with white space, that are worth being written anew: others leave it out too. */
+#define COPY_WORTH 256
 
 void body_rows_begin(struct body_rows *rows, struct span text)
 {
@@ -26,7 +25,7 @@ void body_rows_dispose(struct body_rows *rows)
 {
     free(rows->copies);
     rows->copies = NULL;
-    rows->_copies_cap = 0;
+    rows->copies_cap = 0;
 }
 
 #ifdef __SSE2__
@@ -76,10 +75,10 @@ __attribute__((noinline)) static void begin_copy(struct reader *reader)
 {
     struct body_rows *rows = reader->rows;
     size_t room = 2 * rows->_text.len + 3 * SLACK;
-    if (rows->_copies_cap < room) { /* nothing of this text was written yet */
+    if (rows->copies_cap < room) { /* nothing of this text was written yet */
         free(rows->copies);
         rows->copies = h2o_mem_alloc(room);
-        rows->_copies_cap = room;
+        rows->copies_cap = room;
     }
     reader->copy = rows->copies + rows->_copies_len;
 }

@@ -14,9 +14,10 @@
 
 /* Zero-initialise. */
 struct body_rows {
-    char *copies; /* what was written anew; as long as the text at most */
-    size_t moved; /* members of objects that were put in order; CACHE_KEY_MAX_PARTS at most */
-    size_t _copies_len, _copies_cap;
+    char *copies;      /* what was written anew; as long as the text at most */
+    size_t moved;      /* members of objects that were put in order; CACHE_KEY_MAX_PARTS at most */
+    size_t copies_cap; /* bytes of memory */
+    size_t _copies_len;
     const char *_last; /* the text's last }, if nothing but white space is behind it; else NULL */
     struct span _text;
     uint8_t _orders[BODY_ROW_SORTED + 1][BODY_ROW_SORTED]; /* of objects with so many members; the next may be alike */

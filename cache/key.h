@@ -1,9 +1,10 @@
 /* The key of an answer: a digest of everything that an answer depends on, so that two requests have the same key
- * exactly if the same answer does for both. The body counts in a canonical form that is hashed as it is found, never
- * built: JSON without white space between its tokens, with object members in one order at every depth, their names
- * escaped in one way, number and string tokens as they were written (1 and 1.0 differ, "a" and "\u0061" differ), and
- * without the top-level members `user`, `metadata` and `safety_identifier`. A body that is written so already is hashed
- * as it stands. `stream` is part of it, which keeps streamed and plain answers apart.
+ * exactly if the same answer does for both. The body counts in a canonical form that is hashed as it is found, and
+ * built only where an array's objects are not written so: JSON without white space between its tokens, with object
+ * members in one order at every depth, their names escaped in one way, number and string tokens as they were written (1
+ * and 1.0 differ, "a" and "\u0061" differ), and without the top-level members `user`, `metadata` and
+ * `safety_identifier`. A body that is written so already is hashed as it stands. `stream` is part of it, which keeps
+ * streamed and plain answers apart.
  *
  * Clients choose what is digested, and a collision, found at leisure, would hand one client's answer to another. So
  * keys that leave the process, to a Redis that others share, are SHA-256, which is most of what the key of a long
