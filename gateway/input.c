@@ -100,8 +100,8 @@ const char *input_read(h2o_socket_t *sock, size_t max_body)
     bool more = before != 0 || read_first(sock, max_body, &err);
     while (more && sock->input->size - before < TURN_MAX) {
         size_t size = sock->input->size, room = room_of(sock->input);
-        if (room == 0) {
-            size_t total = announced(sock->input->bytes, size, max_body);
+        size_t total = room < ROOM_MIN ? announced(sock->input->bytes, size, max_body) : 0;
+        if (room == 0 || total > size + room) {
             /* The request is whole; if libh2o does not think so, it will ask again. What comes behind it, nobody
              * counts: it stays where it is, in the kernel. */
             if (total <= size && (total != 0 ? size != before : size - before >= AHEAD))

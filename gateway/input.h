@@ -1,6 +1,6 @@
 /* How the bytes of HTTP/1.1 requests come into a socket's buffer. libh2o reads into 8 KB, and when these are full into
  * twice as much, and so on, copying each time: a large prompt is moved more often than it is read. Here the buffer is
- * as large as what has come, or, once a head announces a body, as large as the whole. Memory is touched only as bytes
+ * hardly larger than what has come, or, once a head announces a body, than the whole. Memory is touched only as bytes
  * arrive, and never is much more set aside than has come: to announce costs nothing. One thread. */
 #ifndef WEIR_GATEWAY_INPUT_H
 #define WEIR_GATEWAY_INPUT_H

@@ -266,6 +266,32 @@ START_TEST(test_large_buffers_that_wait_are_bounded)
 }
 END_TEST
 
+START_TEST(test_small_buffers_do_not_drive_out_large_ones)
+{
+    h2o_buffer_t *buffers[24], *small[100];
+    for (size_t i = 0; i < 24; i++) {
+        h2o_buffer_init(&buffers[i], &h2o_socket_buffer_prototype);
+        large_buffer_move(&buffers[i], i % 2 == 0 ? MB : 2 * MB);
+    }
+    h2o_buffer_prototype_t *of_one = buffers[0]->_prototype, *of_two = buffers[1]->_prototype;
+    for (size_t i = 0; i < 24; i++)
+        h2o_buffer_dispose(&buffers[i]);
+    size_t one = of_one->allocator.cnt, two = of_two->allocator.cnt;
+    if (RECYCLE_MAX != 0)
+        ck_assert_uint_gt(one + 2 * two, 16);
+    for (size_t i = 0; i < 100; i++) {
+        h2o_buffer_init(&small[i], &h2o_socket_buffer_prototype);
+        large_buffer_move(&small[i], i % 2 == 0 ? 2 * KB : 32 * KB);
+    }
+    h2o_buffer_prototype_t *of_small = small[1]->_prototype;
+    for (size_t i = 0; i < 100; i++)
+        h2o_buffer_dispose(&small[i]);
+    ck_assert_uint_le(of_small->allocator.cnt * 32 * KB, MB);
+    ck_assert_uint_eq(of_one->allocator.cnt, one);
+    ck_assert_uint_eq(of_two->allocator.cnt, two);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tcase = tcase_create("input");
@@ -282,5 +308,6 @@ int main(void)
     tcase_add_test(tcase, test_room_for_what_libh2o_reads);
     tcase_add_test(tcase, test_large_buffers_are_used_again_until_nobody_wants_them);
     tcase_add_test(tcase, test_large_buffers_that_wait_are_bounded);
+    tcase_add_test(tcase, test_small_buffers_do_not_drive_out_large_ones);
     return run_suite("input", tcase);
 }
