@@ -10,6 +10,11 @@ build_micro() {
     cc -O2 -D_GNU_SOURCE -I. -o "$tmp/metrics" tests/bench/metrics.c base/metrics.c base/strbuf.c -lm
 }
 
+build_digests() {
+    cc -O2 -DNDEBUG -D_GNU_SOURCE -DH2O_USE_EPOLL=1 -fno-strict-aliasing -I. -o "$tmp/digest" tests/bench/key.c cache/key.c \
+        cache/body_*.c cache/blanks.c base/json_scan.c base/strbuf.c -lh2o-evloop -lcrypto
+}
+
 # hit_load ADDRESS PIDS: fills the cache with one stream, then has it again and again; prints figures under the names of hits
 hit_load() {
     line=$(load streams "$1" --bytes 2048 --fake "events=$hit_tokens" --events 100) || return 1
@@ -151,5 +156,20 @@ measure_decisions() {
             ns=$(value $name "$line")
             note "$1" weir "${strategy}_$name" "${ns:-failed}"
         done
+    done
+}
+
+# measure_digests ROUND: of each shape of body, and of the slowest
+measure_digests() {
+    for keys in memory redis; do
+        shared=
+        [ $keys = memory ] || shared=shared
+        # shellcheck disable=SC2086 # nothing, or one word
+        taskset -c 0 "$tmp/digest" 50 $shared >"$tmp/digests" || note "$1" weir digests failed
+        sed -n 's/ *[0-9.]* ms for .*: *\([0-9.]*\) ms.MB$/=\1/p' "$tmp/digests" | tr ' ' '-' >"$tmp/digests.ms"
+        while IFS='=' read -r shape ms; do
+            note "$1" weir "digest_$keys-$shape" "$ms"
+        done <"$tmp/digests.ms"
+        note "$1" weir "slowest_digest_$keys" "$(sed 's/.*=//' "$tmp/digests.ms" | sort -n | tail -n 1)"
     done
 }

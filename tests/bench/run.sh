@@ -28,6 +28,7 @@
 #           weir is asked 30,000 different questions, another, started after it, the same. Left out where there is no Redis.
 # features  what each of weir's features adds to a request of 2 KB that nobody asked before, and to an event
 # decisions what a decision of the limits' store costs by itself
+# digests   what the cache's key of a body of 1 MB costs by itself, in several shapes
 # floods    (only if asked for) floods.py: others' waiting times while weir is attacked; WEIR and FAKE (model_fake) are used
 #
 # The gateway has processor 0 to itself; the load generator and the model-server fake share processor 1. Each measurement
@@ -73,7 +74,7 @@ if [ "$rounds" = quick ]; then
     kinds=${KINDS:-flat events requests first memory prompts features}
     transports=${TRANSPORTS:-h1}
 else
-    kinds=${KINDS:-flat events requests first memory scale workers prompts hits redis features decisions}
+    kinds=${KINDS:-flat events requests first memory scale workers prompts hits redis features decisions digests}
     transports=${TRANSPORTS:-h1 tls h2 h2tls}
 fi
 
@@ -81,7 +82,7 @@ case $rounds in
 '' | *[!0-9]* | 0) die "'$rounds': expected the number of rounds, or quick; the head of tests/bench/run.sh says more" ;;
 esac
 for kind in $kinds; do
-    has "$kind" "flat events pair requests first memory scale workers prompts hits redis features decisions floods" ||
+    has "$kind" "flat events pair requests first memory scale workers prompts hits redis features decisions digests floods" ||
         die "'$kind': no such measurement"
 done
 for gateway in $gateways; do
@@ -188,7 +189,7 @@ run_round() {
                 esac
             done
             ;;
-        redis | features | decisions) ! has weir "$gateways" || "measure_$kind" "$1" ;;
+        redis | features | decisions | digests) ! has weir "$gateways" || "measure_$kind" "$1" ;;
         floods) ;;
         *) run_kind "$1" "$kind" ;;
         esac
@@ -229,6 +230,7 @@ stat_before=$(grep '^cpu ' /proc/stat)
 busy_before=$(cut -d ' ' -f 1-3 /proc/loadavg)
 build_tools
 has features "$kinds" || has decisions "$kinds" && build_micro
+! has digests "$kinds" || build_digests
 weir_files
 h2_bodies
 start_fake

@@ -137,6 +137,16 @@ function feature(label, request, event,    cells, any) {
         line(cells "|" text)
 }
 
+# What the cache's key of a body of this shape costs; its name has - for each space.
+function digest(shape,    cells) {
+    cells = shape
+    gsub("-", " ", cells)
+    over_rounds("weir", "digest_memory-" shape, "%.2f")
+    cells = cells "|" text
+    over_rounds("weir", "digest_redis-" shape, "%.2f")
+    line(cells "|" text)
+}
+
 # A measure of "scale" over both transports; the label has a %s for the number of streams.
 function scale(name, label,    i, k, streams, words_of) {
     split("500 5000 15000", streams, " ")
@@ -176,6 +186,7 @@ BEGIN {
 }
 
 $4 == "failed" { failed++; next }
+$1 == 1 && sub(/^digest_memory-/, "", $3) { shapes[++shape_count] = $3; $3 = "digest_memory-" $3 }
 { value[$1, $2, $3] = $4 + 0; seen[$2] = 1 }
 
 END {
@@ -226,6 +237,11 @@ END {
     feature("three limits, a token limit and the cache", "all_request", "more all_event")
     flush_table()
 
+    begin("the cache's key of a body of 1 MB|CPU ms/MB|with a Redis")
+    for (i = 1; i <= shape_count; i++)
+        digest(shapes[i])
+    flush_table()
+
     begin("goal|weir|weir, three limits|weir, all on")
     goal("W2 CPU/event at most 1.00 x nginx", 1, "h1.us_per_event", "nginx", "h1.us_per_event")
     goal("W2 CPU/event at most 1.05 x the relay", 1.05, "h1.us_per_event", "relay", "h1.us_per_event")
@@ -236,6 +252,8 @@ END {
     goal("W5 added p99 at most nginx's", 1, "added h1.p99_us", "nginx", "added h1.p99_us")
     goal("cache hit at most nginx's proxy_cache", 1, "cpu_us_per_hit", "nginx", "cpu_us_per_hit")
     goal("a cache miss adds at most 5 us to a 2 KB request", 5, "miss_request", "")
+    goal("the cache's key at most 1 ms/MB, whatever the body", 1, "slowest_digest_memory", "")
+    goal("the same with a Redis", 1, "slowest_digest_redis", "")
     goal("prompt of 100 KB at most 1.50 x nginx", 1.5, "h1.prompt_100_us", "nginx", "h1.prompt_100_us")
     linear("h1", "5000", "5,000 streams: CPU/event at most 1.20 x that of 500")
     linear("h1", "15000", "15,000 streams: CPU/event at most 1.20 x that of 500")
