@@ -8,6 +8,10 @@
 #define SLOTS_FIRST 64
 #define PER_ENTRY (4 * sizeof(void *)) /* of the slots: from 3/8 on they are in use, or there are few */
 #define STALE_LOOKS 4                  /* old entries that an insertion looks at, to throw out what has expired */
+/* A backend that fails with 200s must not empty a full store, but to read through each answer when it is stored is a
+ * sixth of all that a miss costs. So every 16th is, and, once one is bad, so many more. */
+#define JUDGED_EACH 16
+#define WARY 1000
 
 /* The lock guards everything in the shard, and the links of the entries in it.
  *
@@ -19,6 +23,7 @@ struct shard {
     struct cache_entry **slots;
     size_t slot_count; /* a power of two */
     struct cache_entry *newest, *oldest;
+    unsigned wary;            /* so many that would take others' places are judged, each; 0: every JUDGED_EACHth */
     uint64_t looked_until_us; /* none of the STALE_LOOKS oldest expires before; 0: not known */
     struct cache_memory_counts counts;
 } __attribute__((aligned(64)));
@@ -160,6 +165,13 @@ static void make_room(struct shard *shard, size_t max, size_t bytes, uint64_t no
     }
 }
 
+/* Whether an entry of `bytes` for this slot is judged before others go for it. */
+static bool must_judge(const struct shard *shard, size_t slot, size_t max, size_t bytes)
+{
+    bool full = shard->counts.bytes + bytes > max;
+    return shard->tags[slot] != 0 || (full && (shard->wary != 0 || shard->counts.stores % JUDGED_EACH == 0));
+}
+
 /* ---- the store ---- */
 
 /* By a byte that is not of the tag. */
@@ -237,6 +249,7 @@ static void drop_bad(struct shard *shard, const struct cache_entry *entry)
         take_out(shard, slot, &gone);
     shard->counts.hits--;
     shard->counts.misses++;
+    shard->wary = WARY;
     pthread_mutex_unlock(&shard->lock);
     let_go(gone);
 }
@@ -280,13 +293,17 @@ bool cache_memory_insert(struct cache_memory *memory, struct cache_entry *entry,
         entry->_leaves_us = now_us + memory->ttl_us;
     pthread_mutex_lock(&shard->lock);
     size_t slot = find(shard, &entry->key);
-    if (shard->tags[slot] != 0 && !cache_entry_is_judged(entry)) {
+    if (!cache_entry_is_judged(entry) && must_judge(shard, slot, memory->shard_bytes, bytes)) {
         pthread_mutex_unlock(&shard->lock);
-        if (cache_entry_judge(entry) != CACHE_GOOD) {
+        bool good = cache_entry_judge(entry) == CACHE_GOOD;
+        pthread_mutex_lock(&shard->lock);
+        if (!good) {
+            shard->wary = WARY;
+            pthread_mutex_unlock(&shard->lock);
             cache_entry_release(entry);
             return false;
         }
-        pthread_mutex_lock(&shard->lock);
+        shard->wary -= shard->wary != 0;
         slot = find(shard, &entry->key);
     }
     bool fits = bytes <= memory->max_entry && entry->expires_us > now_us && born == cache_memory_purges(memory);

@@ -44,9 +44,11 @@ void cache_memory_prefetch(struct cache_memory *memory, const struct cache_key *
  * good (see cache_entry_judge). The entry becomes the most recently used. */
 struct cache_entry *cache_memory_lookup(struct cache_memory *memory, const struct cache_key *key, uint64_t now_us);
 
-/* Stores an entry, in place of the one with the same key, if any, which goes only for one that is good. The caller's
- * count becomes the store's. False if the entry is too large, has expired, was born before a purge (`born`: struct
- * cache_birth's `purges`) or is not good as far as that is known: it was released. An entry may be stored only once. */
+/* Stores an entry, in place of the one with the same key, if any, which goes only for one that is good; where others
+ * have to go for it, some are judged. The caller's count becomes the store's. False if the entry is too large, has
+ * expired, was born before a purge
+ * (`born`: struct cache_birth's `purges`) or was found not to be good: it was released. An entry may be stored only
+ * once. */
 bool cache_memory_insert(struct cache_memory *memory, struct cache_entry *entry, uint64_t born, uint64_t now_us);
 
 /* Takes out the entry with this key; false if there was none. */

@@ -169,13 +169,15 @@ static enum cache_outcome store(struct writer *writer, struct span rest)
     parts.expires_us = parts.created_us + settings->ttl_us;
     struct cache_entry *entry = cache_entry_create(&parts);
     writer->chunk_count = 0; /* they are the entry's now */
-    enum cache_verdict verdict = settings->judge_later ? CACHE_GOOD : cache_entry_judge(entry);
-    if (verdict != CACHE_GOOD) {
-        cache_entry_release(entry);
-        return verdict == CACHE_TELLS_ERROR ? CACHE_ERROR : CACHE_UNCLEAR;
-    }
-    if (settings->on_entry != NULL)
+
+    if (settings->on_entry != NULL) { /* the memory store judges by itself */
+        enum cache_verdict verdict = cache_entry_judge(entry);
+        if (verdict != CACHE_GOOD) {
+            cache_entry_release(entry);
+            return verdict == CACHE_TELLS_ERROR ? CACHE_ERROR : CACHE_UNCLEAR;
+        }
         settings->on_entry(settings->ctx, entry, &settings->birth);
+    }
     return cache_memory_insert(settings->memory, entry, settings->birth.purges, now) ? CACHE_STORED : CACHE_TOO_LARGE;
 }
 

@@ -28,13 +28,13 @@ struct cache_writer_settings {
     uint64_t created_us; /* when the answer was new; 0: at its end */
     uint64_t ttl_us;     /* from then on */
     struct cache_birth birth;
-    struct span scope_name, model; /* copied; see struct cache_entry; never a credential itself */
-    bool judge_later;              /* the memory store reads through what is no stream, before it gives it to anybody */
-    int status;                    /* of the answer; only 200 is stored */
+    struct span scope_name, model;      /* copied; see struct cache_entry; never a credential itself */
+    int status;                         /* of the answer; only 200 is stored */
     const struct cache_header *headers; /* of the answer; copied */
     size_t header_count;
-    /* The answer is whole and is about to be put into the memory store; may be NULL. Keeps it with cache_entry_retain.
-     */
+    /* The answer is whole, good, and about to be put into the memory store. Keeps it with cache_entry_retain. NULL:
+     * none but the memory store takes it, and what is no stream is read through only when that asks
+     * (cache_entry_judge). */
     void (*on_entry)(void *ctx, struct cache_entry *entry, const struct cache_birth *birth);
     void (*on_done)(void *ctx, enum cache_outcome outcome); /* once, if the writer was started; may be NULL */
     void *ctx;                                              /* must live for as long as the stream is open */

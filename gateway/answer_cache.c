@@ -252,7 +252,6 @@ void answer_cache_store(struct call *call, const struct exchange_head *head, str
         .key = call->cache.key,
         .ttl_us = call->site->config->cache.ttl_us,
         .birth = call->cache.birth,
-        .judge_later = store == NULL, /* others take it as it is */
         .scope_name = scope_name(call),
         .model = call_model(call),
         .status = head->status,

@@ -121,7 +121,6 @@ int main(int argc, char **argv)
                                                    .birth = {.purges = cache_memory_purges(memory)},
                                                    .scope_name = SPAN("alice"),
                                                    .model = SPAN("fake-1"),
-                                                   .judge_later = true,
                                                    .status = 200,
                                                    .headers = headers,
                                                    .header_count = 4};

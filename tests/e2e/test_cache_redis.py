@@ -75,6 +75,15 @@ def test_what_one_gateway_was_told_another_knows(t):
         assert key.startswith(b"shop:") and 0 < redis.ask("PTTL", key) <= 1200000, key
 
 
+def test_an_answer_that_tells_of_an_error_is_told_to_nobody_else(t):
+    _, _, one, two = fleet(t)
+    assert "error" in ask(one, chat(False, seed=1), behave="error_event=0").json()
+    stored(one, chat(False, seed=2))  # whatever the first one sends to Redis is there by now
+    assert "error" not in stored(two, chat(False, seed=1)).json()
+    answer = ask(one, chat(False, seed=1))
+    assert state(answer) == "HIT" and "error" not in answer.json(), answer
+
+
 def test_conditional_requests_and_their_age(t):
     redis, fake, one, two = fleet(t)
     stored(one, chat(False))

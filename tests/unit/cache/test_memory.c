@@ -1,26 +1,13 @@
 #include "base/clock.h"
 #include "base/strbuf.h"
-#include "cache/memory.h"
-#include "run_suite.h"
+#include "memory_store.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define MINUTE ((uint64_t)60 * 1000000)
 #define KEYS 200
 
-static struct cache_memory *memory;
-static struct cache_memory_counts counts;
 static char etag[CACHE_ETAG_SIZE];
-
-static struct cache_key key_of(unsigned n)
-{
-    struct cache_key key;
-    uint64_t bits = (n + 1) * 0x9E3779B97F4A7C15u;
-    for (size_t i = 0; i < CACHE_KEY_LEN; i++, bits = bits * 6364136223846793005u + 1442695040888963407u)
-        key.bytes[i] = (unsigned char)(bits >> 56);
-    return key;
-}
 
 /* An entry whose body is `len` times the letter of `version`, in pieces. */
 static struct cache_entry *make_entry(unsigned n, size_t len, unsigned version, uint64_t expires_us)
@@ -54,23 +41,9 @@ static struct cache_entry *make_entry(unsigned n, size_t len, unsigned version, 
     return cache_entry_create(&parts);
 }
 
-static void open_store(size_t max_bytes, size_t max_entry)
-{
-    memory = cache_memory_create(&(struct cache_memory_settings){.max_bytes = max_bytes, .max_entry = max_entry});
-}
-
 static bool insert(unsigned n, size_t len, uint64_t expires_us)
 {
     return cache_memory_insert(memory, make_entry(n, len, n, expires_us), cache_memory_purges(memory), 0);
-}
-
-static bool is_there(unsigned n, uint64_t now_us)
-{
-    struct cache_key key = key_of(n);
-    struct cache_entry *entry = cache_memory_lookup(memory, &key, now_us);
-    if (entry != NULL)
-        cache_entry_release(entry);
-    return entry != NULL;
 }
 
 START_TEST(an_entry_keeps_what_it_was_given)
@@ -145,47 +118,6 @@ START_TEST(a_tag_that_is_known_is_not_made_again)
 END_TEST
 
 /* What nobody has read through is read through when it is first asked for. */
-START_TEST(what_is_not_good_is_found_out_when_it_is_asked_for)
-{
-    static const struct {
-        struct span body;
-        bool judged, found;
-    } cases[] = {
-        {SPAN("{\"a\":1}"), false, true},
-        {SPAN("{\"error\":null}"), false, true},
-        {SPAN("{\"error\":\"no\"}"), false, false},
-        {SPAN("{\"a\":"), false, false},
-        {SPAN("<html>"), false, false},
-        {SPAN("<html>"), true, true},
-        {SPAN(""), false, false},
-    };
-    open_store(1 << 20, 0);
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct cache_entry_parts parts = {
-            .key = key_of(1), .status = 200, .rest = cases[i].body, .judged = cases[i].judged, .expires_us = MINUTE};
-        struct cache_memory_counts before;
-        cache_memory_counts(memory, &before);
-        ck_assert(cache_memory_insert(memory, cache_entry_create(&parts), 0, 0));
-        for (int again = 0; again < 2; again++)
-            ck_assert_msg(is_there(1, 0) == cases[i].found, "%.*s", (int)cases[i].body.len, cases[i].body.base);
-        cache_memory_counts(memory, &counts);
-        ck_assert_uint_eq(counts.entries, cases[i].found);
-        ck_assert_uint_eq(counts.hits - before.hits, cases[i].found ? 2 : 0);
-        ck_assert_uint_eq(counts.misses - before.misses, cases[i].found ? 0 : 2);
-        /* What is there goes only for what is good. */
-        parts.rest = SPAN("{\"error\":1}");
-        parts.judged = false;
-        ck_assert_int_eq(cache_memory_insert(memory, cache_entry_create(&parts), 0, 0), !cases[i].found);
-        ck_assert_int_eq(is_there(1, 0), cases[i].found);
-        parts.rest = SPAN("{}");
-        ck_assert(cache_memory_insert(memory, cache_entry_create(&parts), 0, 0));
-        ck_assert(is_there(1, 0));
-        cache_memory_remove(memory, &parts.key);
-    }
-    cache_memory_destroy(memory);
-}
-END_TEST
-
 /* Bytes behind the chunks are copied into the entry's own memory, which a replay keeps. */
 START_TEST(a_replay_outlives_its_entry)
 {
@@ -524,7 +456,6 @@ int main(void)
     tcase_add_test(tests, an_entry_keeps_what_it_was_given);
     tcase_add_test(tests, a_plain_answer_has_a_strong_tag_of_its_bytes);
     tcase_add_test(tests, a_tag_that_is_known_is_not_made_again);
-    tcase_add_test(tests, what_is_not_good_is_found_out_when_it_is_asked_for);
     tcase_add_test(tests, a_replay_outlives_its_entry);
     tcase_add_test(tests, time_runs_out);
     tcase_add_test(tests, a_second_answer_replaces_the_first);

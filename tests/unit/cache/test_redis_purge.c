@@ -119,6 +119,32 @@ START_TEST(test_own_purges_are_passed_over)
 }
 END_TEST
 
+/* What Redis says may be older than a purge that memory has seen by now: the client gets it, nobody after it does. */
+START_TEST(test_what_comes_behind_a_purge_stays_out_of_memory)
+{
+    static const size_t sizes[] = {100, 5 << 20}; /* whole, and in pieces */
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        for (int purges = 1; purges >= 0; purges--) {
+            struct client client = {.reads = true};
+            char c = (char)('a' + i);
+            put(c, true, sizes[i]);
+            ck_assert(start(&client, c));
+            if (purges == 1)
+                cache_memory_purge(memory, NULL, NULL);
+            ck_assert(redis_loop_run(&loop, &client.done, LONG_MS));
+            ck_assert_ptr_nonnull(client.entry);
+            ck_assert_int_eq(client.whole, i == 0);
+            if (i != 0)
+                ck_assert(redis_loop_run(&loop, &client.over, LONG_MS));
+            ck_assert_msg(in_memory(c) == (purges == 0), "%zu bytes, %d purges", sizes[i], purges);
+            dispose(&client);
+            cache_memory_purge(memory, NULL, NULL);
+            tell("FLUSHALL");
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     TCase *tc = tcase_create("redis_purge");
@@ -127,5 +153,6 @@ int main(void)
     tcase_add_test(tc, test_purges);
     tcase_add_test(tc, test_others_purges_reach_memory);
     tcase_add_test(tc, test_own_purges_are_passed_over);
+    tcase_add_test(tc, test_what_comes_behind_a_purge_stays_out_of_memory);
     return run_suite("redis_purge", tc);
 }

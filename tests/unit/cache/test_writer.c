@@ -84,6 +84,13 @@ static void on_done(void *ctx, enum cache_outcome what)
     outcome = what;
 }
 
+static void on_entry(void *ctx, struct cache_entry *entry, const struct cache_birth *birth)
+{
+    ck_assert_ptr_eq(ctx, &dones);
+    ck_assert(cache_entry_is_judged(entry));
+    ck_assert_uint_eq(birth->purges, cache_memory_purges(memory));
+}
+
 static const struct cache_header sse_headers[] = {{SPAN("content-type"), SPAN("text/event-stream")},
                                                   {SPAN("x-request-id"), SPAN("7")}};
 
@@ -102,6 +109,7 @@ static bool begin(enum dialect_id dialect, bool sse, struct reader *reader)
         .status = 200,
         .headers = sse_headers,
         .header_count = 2,
+        .on_entry = on_entry,
         .on_done = on_done,
         .ctx = &dones,
     };
@@ -265,6 +273,30 @@ START_TEST(plain_answers)
 }
 END_TEST
 
+/* An answer without a reader or anybody but the memory store that takes it. */
+static struct cache_writer_settings quiet_writer(void)
+{
+    return (struct cache_writer_settings){.memory = memory,
+                                          .key = key,
+                                          .ttl_us = TTL,
+                                          .birth = {.purges = cache_memory_purges(memory)},
+                                          .status = 200,
+                                          .on_done = on_done,
+                                          .ctx = &dones};
+}
+
+/* Appends what comes together with the body's end. */
+static void feed_last(struct span text)
+{
+    static h2o_buffer_prototype_t prototype = {._initial_buf = {.capacity = 4096}};
+    h2o_buffer_t *buffer;
+    h2o_buffer_init(&buffer, &prototype);
+    memcpy(h2o_buffer_reserve(&buffer, text.len).base, text.base, text.len);
+    buffer->size = text.len;
+    stream_append_last(stream, &buffer);
+    h2o_buffer_dispose(&buffer);
+}
+
 /* What comes in one piece with the end, too. */
 START_TEST(plain_answers_may_be_judged_later)
 {
@@ -275,15 +307,7 @@ START_TEST(plain_answers_may_be_judged_later)
     for (size_t i = 0; i < 2 * COUNT(cases); i++) {
         struct stream_settings settings = {.dialect = dialect_get(DIALECT_CHAT), .json = true};
         struct stream_producer producer = {on_resume, on_cancel, NULL};
-        h2o_buffer_prototype_t prototype = {._initial_buf = {.capacity = 4096}};
-        struct cache_writer_settings writer = {.memory = memory,
-                                               .key = key,
-                                               .ttl_us = TTL,
-                                               .birth = {.purges = cache_memory_purges(memory)},
-                                               .judge_later = true,
-                                               .status = 200,
-                                               .on_done = on_done,
-                                               .ctx = &dones};
+        struct cache_writer_settings writer = quiet_writer();
         struct span text = cases[i / 2].text;
         struct cache_memory_counts counts;
         struct reader reader;
@@ -291,16 +315,10 @@ START_TEST(plain_answers_may_be_judged_later)
         reader_init(&reader, SIZE_MAX);
         ck_assert(stream_subscribe(stream, &reader.subscriber, 0));
         ck_assert(cache_writer_start(&writer, stream));
-        if (i % 2 == 0) {
+        if (i % 2 == 0)
             stream_append(stream, text);
-        } else {
-            h2o_buffer_t *buffer;
-            h2o_buffer_init(&buffer, &prototype);
-            memcpy(h2o_buffer_reserve(&buffer, text.len).base, text.base, text.len);
-            buffer->size = text.len;
-            stream_append_last(stream, &buffer);
-            h2o_buffer_dispose(&buffer);
-        }
+        else
+            feed_last(text);
         stream_end(stream);
         ck_assert_int_eq(outcome, CACHE_STORED);
         cache_memory_counts(memory, &counts);
@@ -468,6 +486,78 @@ START_TEST(a_replay_equals_the_original_whatever_the_pattern)
 }
 END_TEST
 
+static void expect_stored(struct span text)
+{
+    struct cache_entry *entry = stored();
+    struct strbuf got;
+    strbuf_init(&got, 1 << 24);
+    ck_assert_ptr_nonnull(entry);
+    for (size_t i = 0; i < entry->chunk_count; i++) {
+        struct span bytes = chunk_bytes(cache_entry_chunks(entry)[i]);
+        ck_assert_uint_le(bytes.len, 16384); /* a replay holds no more than a few of them for each reader */
+        strbuf_add(&got, bytes);
+    }
+    ck_assert(span_eq(strbuf_span(&got), text));
+    strbuf_dispose(&got);
+    cache_entry_release(entry);
+}
+
+/* The end may come while much or little is unread, in one piece or in many, and with a last piece of its own. */
+START_TEST(all_that_is_unread_at_the_end_is_stored)
+{
+    static const size_t lengths[] = {30, 900, 1024, 5000, 16384, 20000, 70000};
+    static const size_t sizes[] = {20, 1000, 4096, 9000, 40000};
+    for (size_t i = 0; i < COUNT(lengths) * COUNT(sizes) * 2; i++) {
+        size_t size = sizes[i % COUNT(sizes)], length = lengths[i / COUNT(sizes) % COUNT(lengths)];
+        bool breaks = i >= COUNT(lengths) * COUNT(sizes);
+        struct cache_writer_settings writer = quiet_writer();
+        struct stream_producer producer = {on_resume, on_cancel, NULL};
+        struct stream_settings settings = {.dialect = dialect_get(DIALECT_CHAT), .json = true};
+        struct strbuf text;
+        strbuf_init(&text, 1 << 24);
+        strbuf_puts(&text, "[0");
+        while (text.len < length)
+            strbuf_printf(&text, ",%zu", text.len);
+        strbuf_puts(&text, "]");
+        struct span all = strbuf_span(&text);
+        struct reader reader; /* keeps what the writer has not seen */
+        stream = stream_create(&settings, &producer);
+        reader_init(&reader, SIZE_MAX);
+        reader.idle = true;
+        ck_assert(stream_subscribe(stream, &reader.subscriber, 0));
+        feed(all, size);
+        if (breaks)
+            stream_break(stream, STREAM_RESET, "x");
+        else
+            stream_end(stream);
+        ck_assert(cache_writer_start(&writer, stream));
+        ck_assert_int_eq(outcome, breaks ? CACHE_BROKEN : CACHE_STORED);
+        if (breaks)
+            expect_nothing_stored();
+        else
+            expect_stored(all);
+        cache_memory_purge(memory, NULL, NULL);
+        reader.idle = false;
+        stream_ready(&reader.subscriber);
+        strbuf_dispose(&reader.got);
+        strbuf_dispose(&text);
+        /* Events, of which the last comes with the end. */
+        make_long(&text, length);
+        all = strbuf_span(&text);
+        ck_assert(begin(DIALECT_CHAT, true, &reader));
+        size_t last = all.len < size ? all.len : size;
+        feed((struct span){all.base, all.len - last}, size);
+        feed_last(span_skip(all, all.len - last));
+        stream_end(stream);
+        ck_assert_int_eq(outcome, CACHE_STORED);
+        expect_stored(all);
+        cache_memory_purge(memory, NULL, NULL);
+        strbuf_dispose(&reader.got);
+        strbuf_dispose(&text);
+    }
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("writer");
@@ -482,5 +572,6 @@ int main(void)
     tcase_add_test(tests, what_grows_too_large_is_given_up);
     tcase_add_test(tests, the_reader_alone_sets_the_pace);
     tcase_add_test(tests, a_replay_equals_the_original_whatever_the_pattern);
+    tcase_add_test(tests, all_that_is_unread_at_the_end_is_stored);
     return run_suite("cache writer", tests);
 }
