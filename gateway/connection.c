@@ -354,8 +354,10 @@ static void close_where(h2o_linklist_t *list, bool all, bool settled)
 {
     for (h2o_linklist_t *link = list->next; link != list; link = link->next) {
         struct connection *connection = H2O_STRUCT_FROM_MEMBER(struct connection, link, link);
-        if (all || is_idle(connection, settled))
-            shutdown(h2o_socket_get_fd(connection->sock), all ? SHUT_RDWR : SHUT_RD);
+        if (!all && !is_idle(connection, settled))
+            continue;
+        connection->shut = !all;
+        shutdown(h2o_socket_get_fd(connection->sock), all ? SHUT_RDWR : SHUT_RD);
     }
 }
 

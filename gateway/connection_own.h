@@ -32,6 +32,7 @@ struct connection {
     bool served;     /* a request has come on it */
     bool registered; /* in the epoll set */
     bool admin;      /* accepted at admin's own address */
+    bool shut;       /* by connections_close_idle: no more is read */
     struct call_known_key known_key;
 };
 

@@ -25,10 +25,13 @@ void connections_dispose(struct worker *worker)
     h2o_socket_close(worker->connections.epoll_sock);
 }
 
-/* Tells the watcher that the client has left. */
+/* Tells the watcher that the client has left. A request that came in the moment in which its idle connection was shut
+ * is answered: the end that is read then is not the client's. */
 static void tell_gone(struct connection *connection)
 {
     struct connection_watch *watch = connection->watch;
+    if (connection->shut)
+        return;
     connection->watch = NULL;
     if (watch != NULL)
         watch->on_gone(watch);
